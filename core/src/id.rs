@@ -104,7 +104,7 @@ impl fmt::Display for QuotaScopeId {
 }
 
 /// Names one vfolder of a volume.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VFolderId {
     /// Absent for folders from before quota scopes existed.
     pub scope: Option<QuotaScopeId>,

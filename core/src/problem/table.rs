@@ -95,13 +95,13 @@ table! {
     // Raised by the storage proxy itself: contract 5.1.
     ExternalStorageService, Backend, RetryLater, 500, "storage/external/failed",
         "External Operation Failed", "storage-proxy_request_unreachable";
-    NotImplementedApi, Client, FixRequest, 400, "storage/api/not-implemented",
+    NotImplementedAPI, Client, FixRequest, 400, "storage/api/not-implemented",
         "API Not Implemented", "storage-proxy_request_not-implemented";
     ProcessExecution, Backend, RetryLater, 500, "storage/execution/failed",
         "Storage Operation Execution Failed", "storage-proxy_execute_internal-error";
     StorageProxyError, Us, GiveUp, 500, "storage/generic",
         "Storage Proxy Error", "storage-proxy_generic_internal-error";
-    InvalidApiParameters, Client, FixRequest, 400, "storage/invalid-api-params",
+    InvalidAPIParameters, Client, FixRequest, 400, "storage/invalid-api-params",
         "Invalid API parameters", "storage-proxy_request_invalid-parameters";
     InvalidConfigurationSource, Operator, GiveUp, 500, "storage/config/invalid-source",
         "Invalid Configuration Source", "storage-proxy_setup_invalid-parameters";
@@ -153,7 +153,7 @@ table! {
         "Volume Not Initialized", "storage_setup_not-ready";
     CephNotInstalled, Operator, GiveUp, 503, "storage/ceph/not-installed",
         "Ceph Not Installed", "storage_setup_unavailable";
-    DdnCommandFailed, Backend, RetryLater, 500, "storage/ddn/command-failed",
+    DDNCommandFailed, Backend, RetryLater, 500, "storage/ddn/command-failed",
         "DDN Command Failed", "storage_execute_internal-error";
     MetricNotFound, Backend, RetryLater, 404, "storage/metric-not-found",
         "Metric Not Found", "storage-proxy_read_not-found";
@@ -182,7 +182,7 @@ table! {
         "Failed to download file stream", "object-storage_read_internal-error";
     FileStreamUpload, Backend, RetryLater, 500, "storage/file-stream-upload-failed",
         "Failed to upload file stream", "object-storage_create_internal-error";
-    HuggingFaceApi, Backend, RetryLater, 500, "registries/huggingface/api-error",
+    HuggingFaceAPI, Backend, RetryLater, 500, "registries/huggingface/api-error",
         "HuggingFace API Error", "artifact-registry_request_unreachable";
     HuggingFaceModelNotFound, Client, FixRequest, 404, "registries/huggingface/model-not-found",
         "HuggingFace Model Not Found", "artifact_read_not-found";
@@ -194,10 +194,10 @@ table! {
         "Object Storage Config Invalid", "object-storage_setup_invalid-parameters";
     ObjectStorageObjectDeletion, Backend, GiveUp, 400, "storage/object/deletion/failed",
         "Object Deletion Failed", "object-storage_purge_internal-error";
-    PresignedDownloadUrlGeneration, Backend, RetryLater, 500,
+    PresignedDownloadURLGeneration, Backend, RetryLater, 500,
         "storage/presigned-download-url-generation-failed",
         "Failed to generate presigned download URL", "object-storage_read_internal-error";
-    PresignedUploadUrlGeneration, Backend, RetryLater, 500,
+    PresignedUploadURLGeneration, Backend, RetryLater, 500,
         "storage/presigned-upload-url-generation-failed",
         "Failed to generate presigned upload URL", "object-storage_create_internal-error";
     RegistryNotFound, Client, FixRequest, 404, "registries/registry-not-found",
@@ -217,15 +217,15 @@ table! {
         "Background Task Not Registered", "bgtask_execute_not-implemented";
     GenericNotImplemented, Us, GiveUp, 500, "not-implemented",
         "Not Implemented", "backendai_generic_not-implemented";
-    CommonInvalidApiParameters, Client, FixRequest, 400, "generic-bad-request",
+    CommonInvalidAPIParameters, Client, FixRequest, 400, "generic-bad-request",
         "Invalid or Missing API Parameters.", "api_parsing_invalid-parameters";
-    JwtDecode, Client, FixRequest, 400, "jwt-decode-error",
+    JWTDecode, Client, FixRequest, 400, "jwt-decode-error",
         "Failed to decode JWT token.", "auth_auth_bad-request";
-    JwtExpired, Client, FixRequest, 401, "jwt-expired",
+    JWTExpired, Client, FixRequest, 401, "jwt-expired",
         "JWT token has expired.", "auth_auth_data-expired";
-    JwtInvalidSignature, Client, FixRequest, 401, "jwt-invalid-signature",
+    JWTInvalidSignature, Client, FixRequest, 401, "jwt-invalid-signature",
         "JWT signature verification failed.", "auth_auth_unauthorized";
-    JwtPayloadValidation, Client, FixRequest, 400, "jwt-payload-validation-error",
+    JWTPayloadValidation, Client, FixRequest, 400, "jwt-payload-validation-error",
         "JWT payload validation failed.", "auth_auth_invalid-parameters";
     MalformedRequestBody, Client, FixRequest, 400, "generic-bad-request",
         "Malformed request body.", "api_parsing_bad-request";
