@@ -14,6 +14,8 @@ use io_uring::{opcode, types};
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::pipe::SpliceFlags;
 
+use proxy_transfer::Partial;
+
 use crate::Gauges;
 use crate::buffer::Lease;
 use crate::slots::Held;
@@ -380,15 +382,6 @@ impl Ring {
             }
         }
     }
-}
-
-/// A write that stopped in the middle.
-#[derive(Debug)]
-pub struct Partial {
-    /// Bytes that the file system took before the error.
-    pub written: usize,
-    /// What it said then.
-    pub error: io::Error,
 }
 
 /// Counts an operation of the fallback engine for as long as somebody waits for it.

@@ -19,6 +19,7 @@
 #![deny(clippy::multiple_unsafe_ops_per_block)]
 
 pub mod buffer;
+pub mod disk;
 pub mod engine;
 pub mod pipe;
 mod slots;
@@ -27,6 +28,7 @@ pub mod threads;
 mod uring;
 
 pub use buffer::{Lease, Pool, PoolLimits};
+pub use disk::Files;
 pub use engine::{Done, Engine, EngineKind, FileRef, Ring, RingLimits};
 pub use pipe::{Pipe, Pipes};
 pub use threads::ThreadPool;
