@@ -1,0 +1,225 @@
+//! One task from its turn to its last event.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxy_core::id::TaskId;
+use serde_json::Value;
+use tokio::task::JoinError;
+use tokio::time::timeout;
+
+use super::context::{StopReason, TaskContext};
+use super::{Inner, Job};
+use crate::error::StateError;
+use crate::event::{Event, clip};
+use crate::task::{Handler, Outcome, TaskError, TaskRecord, TaskState};
+
+/// First and longest pause before a task's beginning is recorded again.
+const BEGIN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What a handler came to.
+enum Ran {
+    Returned(Result<Outcome, TaskError>),
+    Panicked(String),
+    Abandoned,
+}
+
+impl Inner {
+    /// Runs one task whose turn has come.
+    pub(super) async fn drive(&self, job: Job) {
+        let Some(handler) = self.handlers.get(job.name.as_str()) else {
+            let why = format!("Task handler not registered: {}", job.name);
+            return self
+                .conclude(job.id, TaskState::Failed, &why, Vec::new())
+                .await;
+        };
+        if self.options.attempts_max <= job.attempts || job.stop.is_wanted() {
+            return self.end_unbegun(job).await;
+        }
+        let task = match self.begin(&job).await {
+            Ok(Some(task)) => task,
+            Ok(None) => return,
+            Err(error) => {
+                let why = format!("the record of the task is unusable: {error}");
+                return self
+                    .conclude(job.id, TaskState::Failed, &why, Vec::new())
+                    .await;
+            }
+        };
+        self.events.emit(Event::TaskUpdated {
+            task: job.id,
+            current: 0,
+            total: 0,
+            message: Some("Task started".to_owned()),
+        });
+        let body = Arc::new(task.body);
+        let ran = self
+            .run(Arc::clone(handler), &job, task.attempts, Arc::clone(&body))
+            .await;
+        self.judge(handler.as_ref(), &job, &body, ran).await;
+    }
+
+    /// Ends a task that does not begin: cancelled, or begun too often.
+    pub(super) async fn end_unbegun(&self, job: Job) {
+        let (state, why) = match job.stop.reason() {
+            Some(StopReason::Shutdown) => return,
+            Some(StopReason::Cancelled) => (TaskState::Cancelled, "Task cancelled".to_owned()),
+            None => {
+                let why = format!("Task was interrupted {} times and given up", job.attempts);
+                (TaskState::Failed, why)
+            }
+        };
+        let words = match (
+            self.handlers.get(job.name.as_str()),
+            self.ledger.store().get(job.id).await,
+        ) {
+            (Some(handler), Ok(Some(task))) => handler.last_words(&task.body, &why),
+            _ => Vec::new(),
+        };
+        self.conclude(job.id, state, &why, words).await;
+    }
+
+    /// Records the beginning. A store that fails is asked again, with growing pauses, until the
+    /// task has to stop. `None`: it does not begin.
+    async fn begin(&self, job: &Job) -> Result<Option<TaskRecord>, StateError> {
+        let (mut pause, pause_max) = BEGIN_PAUSE;
+        loop {
+            match self.ledger.store().begin(job.id).await {
+                Ok(task) => return Ok(Some(task)),
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(task = %job.id, %error, "task waits for the store");
+                }
+                Err(StateError::Closed) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            if timeout(pause, job.stop.wanted()).await.is_ok() {
+                let job = Job {
+                    stop: job.stop.clone(),
+                    name: job.name.clone(),
+                    ..*job
+                };
+                self.end_unbegun(job).await;
+                return Ok(None);
+            }
+            pause = (pause * 2).min(pause_max);
+        }
+    }
+
+    /// Runs the handler as a task of its own, so that a panic stays there.
+    async fn run(
+        &self,
+        handler: Arc<dyn Handler>,
+        job: &Job,
+        attempt: u32,
+        body: Arc<Value>,
+    ) -> Ran {
+        let context = TaskContext::new(
+            job.id,
+            attempt,
+            job.stop.clone(),
+            Arc::clone(&self.events),
+            Some(Arc::clone(self.ledger.store())),
+            self.options.progress_interval,
+        );
+        let theirs = context.clone();
+        let mut running = self
+            .runtime
+            .spawn(async move { handler.run(&body, theirs).await });
+        if let Some(entry) = self.state.lock().jobs.get_mut(&job.id) {
+            entry.handler = Some(running.abort_handle());
+        }
+        let joined = tokio::select! {
+            joined = &mut running => joined,
+            () = context.catch_up() => unreachable!("catching up never returns"),
+        };
+        context.end();
+        joined.map_or_else(Ran::from, Ran::Returned)
+    }
+
+    /// Ends the task by what its handler came to.
+    async fn judge(&self, handler: &dyn Handler, job: &Job, body: &Value, ran: Ran) {
+        let stop = job.stop.reason();
+        match ran {
+            Ran::Returned(Ok(outcome)) => self.succeed(job.id, outcome).await,
+            Ran::Returned(Err(TaskError::Failed(why))) => {
+                self.conclude(job.id, TaskState::Failed, &why, Vec::new())
+                    .await;
+            }
+            Ran::Returned(Err(TaskError::Stopped)) if stop == Some(StopReason::Shutdown) => {
+                if let Err(error) = self.ledger.store().park(job.id).await {
+                    tracing::warn!(task = %job.id, %error, "a graceful stop counts as an attempt");
+                }
+            }
+            Ran::Returned(Err(TaskError::Stopped)) if stop == Some(StopReason::Cancelled) => {
+                let words = handler.last_words(body, "Task cancelled");
+                self.conclude(job.id, TaskState::Cancelled, "Task cancelled", words)
+                    .await;
+            }
+            Ran::Returned(Err(TaskError::Stopped)) => {
+                let why = "Task stopped without being told to";
+                let words = handler.last_words(body, why);
+                self.conclude(job.id, TaskState::Failed, why, words).await;
+            }
+            Ran::Panicked(text) => {
+                tracing::error!(task = %job.id, name = job.name, text, "task handler panicked");
+                let why = "Task failed: internal error";
+                let words = handler.last_words(body, why);
+                self.conclude(job.id, TaskState::Failed, why, words).await;
+            }
+            Ran::Abandoned => {}
+        }
+    }
+
+    async fn succeed(&self, id: TaskId, outcome: Outcome) {
+        let done = "Task completed successfully";
+        let (state, message, event) = match outcome {
+            Outcome::Done => (TaskState::Done, done.to_owned(), None),
+            Outcome::DoneWith(result) => (TaskState::Done, clip(&result).to_owned(), None),
+            Outcome::PartlyDone(errors) => {
+                let message = format!("errors: {}", errors.join("\n"));
+                let message = clip(&message).to_owned();
+                (TaskState::PartlyDone, message, Some(errors))
+            }
+        };
+        self.ledger.end(id, state, &message).await;
+        self.forget(id);
+        self.events.emit(match event {
+            None => Event::TaskDone { task: id, message },
+            Some(errors) => Event::TaskPartlyDone {
+                task: id,
+                message,
+                errors,
+            },
+        });
+    }
+
+    /// Sends the handler's last words, records the end, and sends the last event.
+    async fn conclude(&self, id: TaskId, state: TaskState, why: &str, words: Vec<Event>) {
+        for event in words {
+            self.events.emit(event);
+        }
+        let message = clip(why).to_owned();
+        self.ledger.end(id, state, &message).await;
+        self.forget(id);
+        self.events.emit(match state {
+            TaskState::Cancelled => Event::TaskCancelled { task: id, message },
+            _ => Event::TaskFailed { task: id, message },
+        });
+    }
+}
+
+impl From<JoinError> for Ran {
+    fn from(error: JoinError) -> Self {
+        match error.try_into_panic() {
+            Ok(panic) => Self::Panicked(panic_text(panic.as_ref())),
+            Err(_) => Self::Abandoned,
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,322 @@
+//! Upload sessions: what is recorded of an upload, and who may write to it.
+//!
+//! A session says how many bytes of its staging file are durable. A lease says which request may
+//! write the next ones. The record outlives the process, the lease does not.
+//!
+//! Laws
+//! - The recorded offset never moves back, never passes the size, and is on disk before a caller
+//!   hears of it.
+//! - One holder at a time. The newest claim wins: it revokes the holder and every older claim.
+//! - A lease ends when its [`LeaseGuard`] is dropped, wherever and why ever that happens. Nothing
+//!   else needs to go right.
+//! - A finished session stays on record until its token expires, so that a lost answer can be
+//!   given again.
+//!
+//! Source: `tus` 1.0.0; `docs/semantics.md#uploads`.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use proxy_core::id::{SessionId, VFolderId};
+use proxy_core::relpath::RelPath;
+use proxy_core::units::Offset;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::error::StateError;
+
+/// One upload, as recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Names the session and its staging file.
+    pub id: SessionId,
+    /// Name of the volume.
+    pub volume: String,
+    /// The folder the file goes to.
+    pub vfid: VFolderId,
+    /// Where the token wants the file, relative to the folder.
+    pub relpath: RelPath,
+    /// Bytes of the whole file.
+    pub size: u64,
+    /// Bytes of the staging file that are durable. `0 <= offset <= size`
+    #[serde(with = "offset_as_number")]
+    pub offset: Offset,
+    /// Inode of the staging file.
+    pub ino: u64,
+    /// Device of the staging file.
+    pub dev: u64,
+    /// When the token expires, in seconds since 1970. The record goes with it.
+    pub exp: u64,
+    /// Whether bytes are still expected.
+    pub state: SessionState,
+}
+
+/// Whether bytes are still expected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// The file is not in place yet.
+    Open,
+    /// The file is in place. `offset == size`
+    Finished {
+        /// Where the request that finished it began: a repetition of that request is answered
+        /// like the first.
+        #[serde(with = "offset_as_number")]
+        last_from: Offset,
+        /// Where the file went, relative to the folder.
+        target: RelPath,
+    },
+}
+
+impl Session {
+    /// Whether the file is in place.
+    pub const fn is_finished(&self) -> bool {
+        matches!(self.state, SessionState::Finished { .. })
+    }
+
+    /// Whether `other` is the same upload: everything but what changes while it runs. The inode
+    /// counts as changing, since a lost staging file is made anew.
+    pub fn is_same_upload(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.volume == other.volume
+            && self.vfid == other.vfid
+            && self.size == other.size
+    }
+}
+
+/// Names one writer of one session. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Holder(Uuid);
+
+impl Holder {
+    /// A holder that nobody else has.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for Holder {
+    /// 32 hex digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.simple().fmt(f)
+    }
+}
+
+/// A wish to write to a session.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// What the token and the staging file say. It is recorded when the store does not know the
+    /// session (a store that lost its memory), then with offset 0 and state open.
+    pub session: Session,
+    /// Where the request says that it begins. The holder hears of it, see [`Revocation`].
+    pub offset: Option<Offset>,
+}
+
+/// Why a holder has to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Where the newer request says that it begins.
+    ///
+    /// A client that asked for the offset and then resumes says the recorded one: committing the
+    /// tail now would make its number wrong, so the holder commits only if the two differ.
+    pub newcomer_offset: Option<Offset>,
+}
+
+/// Permission to write to one session from its recorded offset on.
+///
+/// All parts may be moved to other threads and kept apart. The permission lives as long as
+/// [`Grant::guard`].
+#[derive(Debug)]
+pub struct Grant {
+    /// Who the writer is.
+    pub holder: Holder,
+    /// The session as recorded at the moment of the grant. Its state is open.
+    pub session: Session,
+    /// Fires once when a newer request wants the session; after that the holder may still advance,
+    /// and should end soon. Closed without a value when the lease ends in another way.
+    pub revoked: oneshot::Receiver<Revocation>,
+    /// Ends the lease when dropped.
+    pub guard: LeaseGuard,
+}
+
+/// Keeps a lease alive; dropping it ends the lease.
+///
+/// Drop is short (one uncontended lock, no I/O) and may happen on any thread, also on one without
+/// a runtime, also during a panic. Keep the guard until the last write to the staging file has
+/// been *reaped*, not until its future is dropped: once the guard is gone, the next holder may
+/// write to the same file.
+#[must_use = "the lease ends when the guard is dropped"]
+pub struct LeaseGuard {
+    end: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+impl LeaseGuard {
+    /// A guard that runs `end` when dropped. `end` must not block and must not panic.
+    pub fn new(end: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self {
+            end: Some(Box::new(end)),
+        }
+    }
+}
+
+impl Drop for LeaseGuard {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            end();
+        }
+    }
+}
+
+impl fmt::Debug for LeaseGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LeaseGuard")
+    }
+}
+
+/// What became of a claim that did not fail.
+#[derive(Debug)]
+pub enum ClaimOutcome {
+    /// The caller may write.
+    Granted(Box<Grant>),
+    /// Nothing is left to write; no lease was given. The state is
+    /// [`SessionState::Finished`].
+    Finished(Box<Session>),
+}
+
+/// Why a claim got nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// The holder did not let go within the bound. It is still the holder; 409, try again.
+    #[error("another request still writes to this upload")]
+    Held,
+    /// A newer request for the same session came while this one waited; 409.
+    #[error("a newer request took this upload over")]
+    Superseded,
+    /// The record of this identifier is about another file or size; 409.
+    #[error("the session is on record for another upload")]
+    OtherUpload,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StateError),
+}
+
+/// Why a holder's report was not recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// The caller is not the holder, or no longer. Nothing was recorded.
+    #[error("the lease is lost")]
+    Lost,
+    /// The record is gone: forgotten, or its file replaced. Nothing was recorded.
+    #[error("the session is not on record")]
+    Unknown,
+    /// The session is finished already. Nothing was recorded.
+    #[error("the session is finished")]
+    Finished,
+    /// Offsets never move back. Nothing was recorded.
+    #[error("offset {got} is before the recorded {have}")]
+    Backwards {
+        /// On record.
+        have: Offset,
+        /// Asked for.
+        got: Offset,
+    },
+    /// Offsets never pass the size. Nothing was recorded.
+    #[error("offset {got} is past the size {size}")]
+    PastSize {
+        /// Bytes of the whole file.
+        size: u64,
+        /// Asked for.
+        got: Offset,
+    },
+    /// The store failed; whether the report is on record is unknown.
+    #[error(transparent)]
+    Store(#[from] StateError),
+}
+
+/// The record of upload sessions, and the leases on them.
+#[async_trait]
+pub trait Sessions: Send + Sync {
+    /// Records a new session. Seen by [`Sessions::look`] at once, durable a moment later: losing
+    /// it is harmless, since a claim records it again.
+    ///
+    /// # Errors
+    /// [`StateError::Exists`] if the identifier is on record; otherwise the store failed.
+    async fn create(&self, session: Session) -> Result<(), StateError>;
+
+    /// The session as last committed; `None` if it is not on record. Does not wait for a holder.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn look(&self, id: SessionId) -> Result<Option<Session>, StateError>;
+
+    /// Asks for the permission to write.
+    ///
+    /// A session that is held: the holder is revoked, and the claim waits for it to let go, up to
+    /// the bound of the store. Of several claims the newest wins.
+    ///
+    /// # Errors
+    /// See [`ClaimError`].
+    ///
+    /// # Cancellation
+    /// Dropping the future gives up the claim. A holder that was told to stop has been told.
+    async fn claim(&self, want: Claim) -> Result<ClaimOutcome, ClaimError>;
+
+    /// Records that all bytes before `to` are durable in the staging file; keeps the lease.
+    /// On disk when it returns. `to` equal to the recorded offset is fine and costs nothing.
+    ///
+    /// # Errors
+    /// See [`LeaseError`].
+    ///
+    /// # Cancellation
+    /// Once queued, the change is made also if the future is dropped; the lease does not pass on
+    /// before it is.
+    async fn advance(&self, id: SessionId, holder: Holder, to: Offset) -> Result<(), LeaseError>;
+
+    /// Ends the lease of `holder`, if it still has it. Dropping the guard does the same.
+    async fn release(&self, id: SessionId, holder: Holder);
+
+    /// Records that the file of `size` bytes is in place at `target`, and ends the lease.
+    /// On disk when it returns. `last_from` is where the finishing request began.
+    ///
+    /// # Errors
+    /// See [`LeaseError`]; the lease is kept then.
+    async fn finish(
+        &self,
+        id: SessionId,
+        holder: Holder,
+        last_from: Offset,
+        target: RelPath,
+    ) -> Result<(), LeaseError>;
+
+    /// Up to `max` sessions that expired at or before `now_unix_s`, oldest first, without those
+    /// that are being written to.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn expired(&self, now_unix_s: u64, max: usize) -> Result<Vec<Session>, StateError>;
+
+    /// Removes a session from the record. `false`: it is being written to and was kept. An unknown
+    /// session is fine.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn forget(&self, id: SessionId) -> Result<bool, StateError>;
+}
+
+/// An [`Offset`] as a plain number.
+mod offset_as_number {
+    use proxy_core::units::Offset;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(offset: &Offset, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(offset.get())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Offset, D::Error> {
+        u64::deserialize(from).map(Offset::new)
+    }
+}
