@@ -99,7 +99,7 @@ table! {
         "API Not Implemented", "storage-proxy_request_not-implemented";
     ProcessExecution, Backend, RetryLater, 500, "storage/execution/failed",
         "Storage Operation Execution Failed", "storage-proxy_execute_internal-error";
-    StorageProxyError, Us, GiveUp, 500, "storage/generic",
+    StorageProxy, Us, GiveUp, 500, "storage/generic",
         "Storage Proxy Error", "storage-proxy_generic_internal-error";
     InvalidAPIParameters, Client, FixRequest, 400, "storage/invalid-api-params",
         "Invalid API parameters", "storage-proxy_request_invalid-parameters";
