@@ -252,6 +252,8 @@ table! {
         "Quota Exceeded", "vfolder_update_forbidden";
     VolumeUnavailable, Backend, RetryLater, 503, "storage/volume/unavailable",
         "Volume Unavailable", "storage_access_unavailable";
+    TargetConflict, Client, FixRequest, 409, "storage/target-conflict",
+        "Target Conflict", "vfolder_update_conflict";
     TaskNotFound, Client, GiveUp, 404, "storage/task-not-found",
         "Background Task Not Found", "bgtask_read_not-found";
     Overloaded, Us, RetryLater, 503, "storage/overloaded",

@@ -1,1 +1,181 @@
-//! Placeholder.
+//! The client-facing data plane: threads, listeners, TLS, HTTP/1.1, and the bridge to the
+//! control plane.
+//!
+//! One thread per core, each with its own rings, buffers and connections. Handlers decide what to
+//! answer; the machines of `transfer` move the bytes; `anchor` opens what has a name.
+//!
+//! Laws
+//! - The planes meet in [`bridge`], nowhere else.
+//! - A data-plane thread waits for nothing but readiness, timers and its rings.
+//! - Tokens travel in queries, so queries are never logged.
+
+#![forbid(unsafe_code)]
+
+mod archive;
+mod body;
+pub mod bridge;
+mod connection;
+mod download;
+mod listen;
+pub mod metrics;
+mod names;
+mod reply;
+mod respond;
+mod route;
+mod rt;
+mod sink;
+pub mod snapshot;
+mod socket;
+mod stream;
+mod thread;
+mod tls;
+mod upload;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use proxy_core::units::{KIB, MIB};
+use proxy_ring::ThreadPool;
+pub use proxy_ring::{PoolLimits, RingLimits};
+use tokio::sync::watch;
+
+use crate::bridge::Bridge;
+pub use crate::listen::bind;
+use crate::metrics::{Metrics, ThreadMetrics};
+use crate::snapshot::Snapshot;
+use crate::thread::Setup;
+
+/// Sizes of the engine of each thread.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineLimits {
+    /// Buffers.
+    pub pool: PoolLimits,
+    /// The ring.
+    pub ring: RingLimits,
+    /// Threads for calls on names, all data-plane threads together.
+    pub name_threads_max: usize,
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        Self {
+            pool: PoolLimits {
+                // 256 KiB: fewest cycles per byte of receive and write on loopback; larger ones
+                // leave the second-level cache.
+                buffer_bytes: (256 * KIB) as usize,
+                budget_bytes: (32 * MIB) as usize,
+                keep_bytes: (4 * MIB) as usize,
+            },
+            ring: RingLimits {
+                entries: 256,
+                workers_max: 64,
+            },
+            name_threads_max: 64,
+        }
+    }
+}
+
+/// What the data plane is started with.
+pub struct ServerConfig {
+    /// One listener per thread, see [`bind`].
+    pub listeners: Vec<TcpListener>,
+    /// Pin thread `n` to core `n`.
+    pub pin: bool,
+    /// Volumes, secrets, limits.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// To the control plane.
+    pub bridge: Bridge,
+    /// Certificates, if the client port speaks TLS.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Sizes of the engines.
+    pub engine: EngineLimits,
+}
+
+/// The running data plane.
+pub struct Server {
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    drain: watch::Sender<Option<Instant>>,
+    metrics: Metrics,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("threads", &self.threads.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts one thread per listener.
+///
+/// # Errors
+/// A thread could not be started.
+pub fn start(config: ServerConfig) -> io::Result<Server> {
+    let (drain, draining) = watch::channel(None);
+    let names = ThreadPool::new("names", config.engine.name_threads_max);
+    let connections_max = config.snapshot.load().limits.connections_max;
+    let per_thread = connections_max.div_ceil(config.listeners.len().max(1));
+    let mut server = Server {
+        threads: Vec::new(),
+        drain,
+        metrics: Metrics::default(),
+    };
+    for (index, listener) in config.listeners.into_iter().enumerate() {
+        let metrics = Arc::new(ThreadMetrics::default());
+        server.metrics.threads.push(Arc::clone(&metrics));
+        let setup = Setup {
+            snapshot: Arc::clone(&config.snapshot),
+            bridge: config.bridge.clone(),
+            names: names.clone(),
+            metrics,
+            tls: config.tls.clone(),
+            drain: draining.clone(),
+            pool: config.engine.pool,
+            ring: config.engine.ring,
+            connections_max: per_thread,
+        };
+        let pin = config.pin;
+        let thread = std::thread::Builder::new()
+            .name(format!("data-{index}"))
+            .spawn(move || {
+                if pin && let Err(error) = rt::pin_to_core(index) {
+                    tracing::warn!(%error, core = index, "can not pin a data-plane thread");
+                }
+                thread::run(listener, setup)
+            })?;
+        server.threads.push(thread);
+    }
+    Ok(server)
+}
+
+impl Server {
+    /// The counters of all threads.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// Takes no new connections and gives the running requests `limit` to end.
+    pub fn drain(&self, limit: Duration) {
+        self.drain.send_replace(Some(Instant::now() + limit));
+    }
+
+    /// Waits for the threads, which end after [`Server::drain`].
+    ///
+    /// # Errors
+    /// What ended a thread before its time.
+    pub fn join(self) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for thread in self.threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => outcome = Err(error),
+                Err(_) => outcome = Err(io::Error::other("a data-plane thread panicked")),
+            }
+        }
+        outcome
+    }
+}

@@ -1,0 +1,172 @@
+//! Where the two planes meet: typed messages over bounded channels.
+//!
+//! The data plane asks, the control plane answers. A granted session comes with a channel of its
+//! own: closing it (dropping the [`Grant`]) gives the session back, whatever became of the
+//! connection.
+
+use proxy_core::id::SessionId;
+use proxy_core::relpath::RelPath;
+use proxy_core::token::UploadClaims;
+use proxy_core::units::Offset;
+use tokio::sync::{mpsc, oneshot};
+
+/// What the data plane asks.
+#[derive(Debug)]
+pub enum Call {
+    /// What is known of a session.
+    Look {
+        /// Which.
+        session: SessionId,
+        /// `None`: nothing is on record.
+        reply: oneshot::Sender<Result<Option<Known>, Refusal>>,
+    },
+    /// The right to write to a session.
+    Claim {
+        /// What the token says.
+        upload: Box<UploadClaims>,
+        /// Inode and device of the staging file.
+        staged: (u64, u64),
+        /// Where the client wants to continue.
+        wanted: Offset,
+        /// The answer.
+        reply: oneshot::Sender<Result<Claimed, Refusal>>,
+    },
+}
+
+/// A session on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Durable bytes.
+    pub offset: Offset,
+    /// Bytes of the whole upload.
+    pub size: u64,
+    /// Inode and device of its staging file.
+    pub staged: (u64, u64),
+    /// Where the file went, and where the last request began, once it is complete.
+    pub finished: Option<(RelPath, Offset)>,
+}
+
+/// Why the control plane says no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Another writer did not let go in time.
+    Held,
+    /// A newer request took over.
+    Lost,
+    /// No such session.
+    NotFound,
+    /// The store failed; the text is for the log.
+    Store(String),
+    /// The control plane is gone: the process is ending.
+    Closed,
+}
+
+/// The answer to a claim.
+#[derive(Debug)]
+pub enum Claimed {
+    /// Write.
+    Granted(Grant),
+    /// It is complete.
+    Finished(Known),
+}
+
+/// The right to write to a session. Dropping it gives the session back.
+#[derive(Debug)]
+pub struct Grant {
+    /// Durable bytes.
+    pub offset: Offset,
+    /// Fires when a newer request wants the session; says where that one will continue.
+    pub revoked: oneshot::Receiver<Option<Offset>>,
+    /// To the keeper of the session.
+    pub reports: mpsc::Sender<Report>,
+}
+
+/// What the holder of a session tells its keeper.
+#[derive(Debug)]
+pub enum Report {
+    /// Bytes up to here are durable.
+    Advance {
+        /// The new offset.
+        to: Offset,
+        /// Sent when that is on record, durably.
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// The file is in its place.
+    Finish {
+        /// Where the last request began.
+        last_from: Offset,
+        /// Where the file went.
+        target: RelPath,
+        /// Sent when that is on record, durably.
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// The upload is over for good.
+    Abort {
+        /// Sent when the record is gone.
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+}
+
+/// The data plane's end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bridge(mpsc::Sender<Call>);
+
+/// Makes a bridge for at most `capacity` unanswered calls.
+pub fn channel(capacity: usize) -> (Bridge, mpsc::Receiver<Call>) {
+    let (sender, receiver) = mpsc::channel(capacity);
+    (Bridge(sender), receiver)
+}
+
+impl Bridge {
+    /// What is known of a session.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn look(&self, session: SessionId) -> Result<Option<Known>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.0
+            .send(Call::Look { session, reply })
+            .await
+            .map_err(|_| Refusal::Closed)?;
+        answer.await.map_err(|_| Refusal::Closed)?
+    }
+
+    /// Asks for the right to write.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn claim(
+        &self,
+        upload: UploadClaims,
+        staged: (u64, u64),
+        wanted: Offset,
+    ) -> Result<Claimed, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let call = Call::Claim {
+            upload: Box::new(upload),
+            staged,
+            wanted,
+            reply,
+        };
+        self.0.send(call).await.map_err(|_| Refusal::Closed)?;
+        answer.await.map_err(|_| Refusal::Closed)?
+    }
+}
+
+impl Grant {
+    /// Sends a report and waits for its answer.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn report(
+        &self,
+        build: impl FnOnce(oneshot::Sender<Result<(), Refusal>>) -> Report,
+    ) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.reports
+            .send(build(reply))
+            .await
+            .map_err(|_| Refusal::Lost)?;
+        answer.await.map_err(|_| Refusal::Closed)?
+    }
+}

@@ -1,0 +1,245 @@
+//! One HTTP/1.1 connection: heads in, answers out, until one side has enough.
+//!
+//! Laws
+//! - Bytes of a body are never read as the next request: what an answer left unread is thrown
+//!   away up to a bound, beyond it the connection ends.
+//! - Every wait has a limit; a client that dawdles over its head is cut.
+//! - A panic in one request ends its connection and is counted; the thread lives on.
+//!
+//! Source: RFC 9112 §9; `docs/semantics.md#connections`.
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use proxy_transfer::PeerError;
+use proxy_wire::head::{self, HeadError, Parsed, RequestHead};
+
+use crate::body::{Body, Progress};
+use crate::reply::Reply;
+use crate::respond;
+use crate::route;
+use crate::rt;
+use crate::snapshot::Snapshot;
+use crate::stream::Stream;
+use crate::thread::Thread;
+
+/// Bytes received at a time while a head is looked for.
+const RECV_BYTES: usize = 8 * 1024;
+/// How long the last bytes of a refused body are waited for before the connection ends.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection and the bytes that were received beyond what was asked for.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) stream: Stream,
+    /// `start <= buf.len()`; bytes before `start` are done with.
+    buf: Vec<u8>,
+    start: usize,
+}
+
+impl Connection {
+    fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            buf: Vec::new(),
+            start: 0,
+        }
+    }
+
+    /// Received and not yet consumed.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buf[self.start..]
+    }
+
+    /// The first `n` of [`Connection::bytes`] are done with.
+    pub(crate) fn consume(&mut self, n: usize) {
+        assert!(n <= self.buf.len() - self.start);
+        self.start += n;
+        if self.start == self.buf.len() {
+            self.buf.clear();
+            self.start = 0;
+        }
+    }
+
+    /// Receives more behind [`Connection::bytes`]. Zero is the end.
+    pub(crate) async fn more(&mut self, limit: Duration) -> Result<usize, PeerError> {
+        if self.start > 0 {
+            self.buf.drain(..self.start);
+            self.start = 0;
+        }
+        let have = self.buf.len();
+        self.buf.resize(have + RECV_BYTES, 0);
+        let outcome = self.stream.recv(&mut self.buf[have..], limit).await;
+        self.buf
+            .truncate(have + outcome.as_ref().map_or(0, |count| *count));
+        outcome
+    }
+}
+
+/// What ended the wait for a head.
+enum NoHead {
+    /// The client closed, or it is time to go.
+    Over,
+    /// The client was too slow: 408.
+    TooSlow,
+    /// It is not HTTP as we accept it.
+    Bad(HeadError),
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(stream: Stream, thread: &Rc<Thread>) {
+    let mut connection = Connection::new(stream);
+    loop {
+        let snapshot = thread.snapshot();
+        let head = match next_head(&mut connection, thread, &snapshot).await {
+            Ok(head) => head,
+            Err(NoHead::Over) => break,
+            Err(NoHead::TooSlow) => {
+                let reply = Reply::text(408, "408: Request Timeout");
+                respond::refuse(&mut connection, thread, &snapshot, reply).await;
+                break;
+            }
+            Err(NoHead::Bad(error)) => {
+                let reply = Reply::text(error.status(), error.text());
+                respond::refuse(&mut connection, thread, &snapshot, reply).await;
+                linger(&mut connection, LINGER).await;
+                break;
+            }
+        };
+        let alive = {
+            let one = one_request(&mut connection, thread, &snapshot, &head);
+            match (Caught(Box::pin(AssertUnwindSafe(one)))).await {
+                Ok(alive) => alive,
+                Err(Panicked) => {
+                    thread.setup.metrics.panics.add(1);
+                    tracing::error!(path = %head.path, "a request panicked");
+                    connection.stream.socket().reset_on_close();
+                    return;
+                }
+            }
+        };
+        if !alive || thread.setup.drain.borrow().is_some() {
+            break;
+        }
+    }
+    let limit = LINGER;
+    connection.stream.end(limit).await;
+}
+
+/// One request and its answer. True if the connection can take another.
+async fn one_request(
+    connection: &mut Connection,
+    thread: &Rc<Thread>,
+    snapshot: &Snapshot,
+    head: &RequestHead,
+) -> bool {
+    let begun = Instant::now();
+    let limits = &snapshot.limits;
+    let mut progress = Progress::new(head, limits);
+    let reply = {
+        let mut body = Body::new(connection, &mut progress, thread, limits);
+        route::dispatch(thread, snapshot, head, &mut body).await
+    };
+    // A client that waits for a 100 and got its answer instead may send the body or not: nobody
+    // can tell what its next bytes are.
+    let cut = progress.is_broken() || progress.awaits_continue() || reply.close;
+    let keep = head.keep_alive
+        && !cut
+        && thread.setup.drain.borrow().is_none()
+        && progress.left_at_least() <= limits.discard_bytes_max;
+    let key = reply.key(head);
+    let sent = respond::send(connection, thread, snapshot, head, reply, keep).await;
+    thread.setup.metrics.record(key, begun.elapsed());
+    if sent.is_err() {
+        return false;
+    }
+    if progress.is_over() {
+        return keep;
+    }
+    if !cut {
+        let mut rest = Body::new(connection, &mut progress, thread, limits);
+        if rest.discard(limits.discard_bytes_max).await {
+            return keep;
+        }
+    }
+    linger(connection, LINGER).await;
+    false
+}
+
+async fn next_head(
+    connection: &mut Connection,
+    thread: &Rc<Thread>,
+    snapshot: &Snapshot,
+) -> Result<RequestHead, NoHead> {
+    let limits = &snapshot.limits;
+    if connection.bytes().is_empty() {
+        // An idle connection holds no buffer.
+        connection.buf = Vec::new();
+        let mut drain = thread.setup.drain.clone();
+        let request = connection.stream.readable(limits.idle_timeout);
+        let draining = drain.wait_for(Option::is_some);
+        match rt::first(request, draining).await {
+            rt::Either::Left(Ok(())) => {}
+            rt::Either::Left(Err(_)) | rt::Either::Right(_) => return Err(NoHead::Over),
+        }
+    }
+    let begun = Instant::now();
+    loop {
+        match head::parse(connection.bytes(), &limits.head) {
+            Ok(Parsed::Complete { head, consumed }) => {
+                connection.consume(consumed);
+                return Ok(head);
+            }
+            Ok(Parsed::Partial) => {}
+            Err(error) => return Err(NoHead::Bad(error)),
+        }
+        let left = limits
+            .head_timeout
+            .checked_sub(begun.elapsed())
+            .ok_or(NoHead::TooSlow)?;
+        match connection.more(left).await {
+            Ok(0) => return Err(NoHead::Over),
+            Ok(_) => {}
+            Err(PeerError::Stalled) if !connection.bytes().is_empty() => {
+                return Err(NoHead::TooSlow);
+            }
+            Err(_) => return Err(NoHead::Over),
+        }
+    }
+}
+
+/// Ends our side and takes what the client still sends for a moment: closing with bytes unread
+/// resets the connection, and the client might never see the answer.
+async fn linger(connection: &mut Connection, limit: Duration) {
+    connection.stream.end(limit).await;
+    let until = Instant::now() + limit;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        connection.consume(connection.bytes().len());
+        match connection.more(left).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// A future whose panics are results.
+struct Caught<F>(std::pin::Pin<Box<F>>);
+
+struct Panicked;
+
+impl<F: Future> Future for Caught<AssertUnwindSafe<F>> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        let inner = self.0.as_mut();
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| inner.poll(cx)));
+        match polled {
+            Ok(poll) => poll.map(Ok),
+            Err(_) => std::task::Poll::Ready(Err(Panicked)),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! `GET /download`: a file, parts of it, or a folder as zip.
+//!
+//! Source: RFC 9110 §13, §14; `docs/semantics.md#downloads`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proxy_anchor::{AnchorError, Opened, VFolderRoot};
+use proxy_core::problem::{self, Kind, Problem};
+use proxy_core::relpath::RelPath;
+use proxy_core::token::{DownloadClaims, TokenError};
+use proxy_core::units::{ByteLen, Offset};
+use proxy_ring::FileRef;
+use proxy_transfer::download::Piece;
+use proxy_wire::byteranges::Multipart;
+use proxy_wire::condition::{self, Outcome, Representation};
+use proxy_wire::head::RequestHead;
+use proxy_wire::query::DownloadParams;
+use proxy_wire::range::{self, RangeOutcome, Span};
+use proxy_wire::response::ResponseHead;
+use proxy_wire::{date, disposition, etag};
+use serde_json::json;
+
+use crate::archive;
+use crate::names::{self, Busy};
+use crate::reply::{Content, Reply};
+use crate::route;
+use crate::snapshot::{Snapshot, VolumeEntry};
+use crate::thread::{Thread, unix_now_s};
+
+const OCTETS: &str = "application/octet-stream";
+
+/// Answers `GET` and `HEAD`.
+pub(crate) async fn get(thread: &Rc<Thread>, snapshot: &Snapshot, head: &RequestHead) -> Reply {
+    match try_get(thread, snapshot, head).await {
+        Ok(reply) | Err(reply) => reply,
+    }
+}
+
+async fn try_get(
+    thread: &Rc<Thread>,
+    snapshot: &Snapshot,
+    head: &RequestHead,
+) -> Result<Reply, Reply> {
+    let params = DownloadParams::parse(head.query.as_deref()).map_err(route::invalid)?;
+    let claims =
+        DownloadClaims::verify(&snapshot.secret, &params.token, unix_now_s()).map_err(bad_token)?;
+    if claims.unmanaged_path.is_some() {
+        let problem = Problem::new(Kind::InvalidAPIParameters);
+        return Err(problem.msg("unmanaged paths are not served").into());
+    }
+    let volume = volume(snapshot, &claims.volume)?;
+    let path = match &params.dst_dir {
+        // An absolute prefix would replace the folder, so nothing is found there.
+        Some(dir) => RelPath::parse(dir)
+            .map_err(|_| not_found())?
+            .join(&claims.relpath),
+        None => claims.relpath.clone(),
+    };
+    let (folder, opened) = open(thread, snapshot, volume, &claims, &path).await?;
+    if opened.stat.is_file() {
+        let name = path.file_name().unwrap_or_default().as_bytes().to_vec();
+        return Ok(file(snapshot, head, opened, &name, params.no_cache));
+    }
+    if !params.archive {
+        let problem = Problem::new(Kind::InvalidAPIParameters);
+        return Err(problem.msg("not a regular file").into());
+    }
+    let name = archive::folder_name(&folder, &path);
+    archive::of_one(
+        thread,
+        snapshot,
+        volume,
+        folder,
+        opened.stat.is_dir().then_some(path),
+        &name,
+    )
+    .await
+}
+
+/// The volume of a token.
+pub(crate) fn volume<'s>(
+    snapshot: &'s Snapshot,
+    name: &str,
+) -> Result<&'s Arc<VolumeEntry>, Reply> {
+    let unknown = || Reply::from(Problem::new(Kind::InvalidVolume).msg(name));
+    snapshot.volumes.get(name).ok_or_else(unknown)
+}
+
+/// The answer to a token that does not verify.
+pub(crate) fn bad_token(error: TokenError) -> Reply {
+    problem::invalid_parameters(json!({ "token": error.failure() })).into()
+}
+
+/// The answer to a volume that hangs.
+pub(crate) fn busy(busy: Busy, volume: &VolumeEntry) -> Reply {
+    tracing::warn!(
+        volume = volume.name,
+        backend = volume.backend,
+        ?busy,
+        "names do not answer"
+    );
+    if busy == Busy::Broken {
+        return problem::internal_error().into();
+    }
+    let text = format!("volume {} does not answer in time", volume.name);
+    let mut reply = Reply::from(Problem::new(Kind::VolumeUnavailable).msg(text));
+    reply.head.push("Retry-After", "5");
+    reply
+}
+
+/// The answer where a volume's mount is not there.
+pub(crate) fn unavailable(volume: &VolumeEntry) -> Reply {
+    let text = format!("volume {} is not available", volume.name);
+    Problem::new(Kind::VolumeUnavailable).msg(text).into()
+}
+
+fn not_found() -> Reply {
+    problem::download_not_found().into()
+}
+
+/// Opens from the kernel's caches on this thread, else on one that may wait.
+async fn open(
+    thread: &Rc<Thread>,
+    snapshot: &Snapshot,
+    volume: &Arc<VolumeEntry>,
+    claims: &DownloadClaims,
+    path: &RelPath,
+) -> Result<(VFolderRoot, Opened), Reply> {
+    let root = volume.root.clone().ok_or_else(|| unavailable(volume))?;
+    let cached = root
+        .vfolder_cached(&claims.vfid)
+        .and_then(|folder| match folder {
+            Ok(folder) => Some(
+                folder
+                    .open_read_cached(path)?
+                    .map(|opened| (folder, opened)),
+            ),
+            Err(error) => Some(Err(error)),
+        });
+    let outcome = match cached {
+        Some(outcome) => outcome,
+        None => {
+            let (vfid, path) = (claims.vfid.clone(), path.clone());
+            let job = move || {
+                let folder = root.vfolder(&vfid)?;
+                let opened = folder.open_read(&path)?;
+                Ok((folder, opened))
+            };
+            names::run(&thread.setup.names, volume, &snapshot.limits, job)
+                .await
+                .map_err(|error| busy(error, volume))?
+        }
+    };
+    outcome.map_err(|error| refused(&error))
+}
+
+fn refused(error: &AnchorError) -> Reply {
+    // EACCES and EPERM: there is something, and the server may not read it.
+    if matches!(error.errno(), Some(1 | 13)) {
+        let mut reply = Reply::from(problem::text(403, ""));
+        reply.head = ResponseHead::new(403);
+        return reply;
+    }
+    // EIO, ENOMEM, EMFILE and their like are no statement about the file.
+    if let Some(errno @ (5 | 12 | 23 | 24 | 116)) = error.errno() {
+        tracing::error!(errno, %error, "opening a download failed");
+        return problem::internal_error().into();
+    }
+    not_found()
+}
+
+/// The answer for a regular file, by its conditions and ranges.
+fn file(
+    snapshot: &Snapshot,
+    head: &RequestHead,
+    opened: Opened,
+    name: &[u8],
+    no_cache: bool,
+) -> Reply {
+    let size = ByteLen::new(opened.stat.size);
+    let (mtime_s, mtime_ns) = split_ns(opened.stat.mtime_ns);
+    let tag = etag::make(mtime_s, mtime_ns, size.get());
+    let known = Representation {
+        etag: &tag,
+        mtime_s,
+        mtime_ns,
+        size: size.get(),
+    };
+    let outcome = condition::evaluate(&head.headers, &known, &head.method);
+    let ranges = match outcome {
+        Outcome::NotModified => {
+            let answer = described(304, name, no_cache);
+            return Reply::new(validated(answer, &tag, mtime_s, mtime_ns), Content::None);
+        }
+        Outcome::PreconditionFailed => {
+            let answer = described(412, name, no_cache);
+            return Reply::new(answer, Content::Bytes(Vec::new()));
+        }
+        Outcome::Proceed {
+            honour_range: false,
+        } => RangeOutcome::Whole,
+        Outcome::Proceed { honour_range: true } => {
+            range::of_request(&head.headers, size, &snapshot.limits.range)
+        }
+    };
+    let file: FileRef = Arc::new(opened.fd);
+    let send = |status, pieces, len: ByteLen, content_type: Option<String>| {
+        let answer = match content_type {
+            Some(content_type) => typed(status, content_type, name, no_cache),
+            None => described(status, name, no_cache),
+        };
+        let answer = validated(answer, &tag, mtime_s, mtime_ns)
+            .with("Accept-Ranges", "bytes")
+            .with("Content-Length", len.get());
+        Reply::new(answer, Content::File { file, pieces })
+    };
+    match ranges {
+        RangeOutcome::Whole => {
+            let whole = Piece::Span {
+                at: Offset::ZERO,
+                len: size,
+            };
+            let pieces = if size == ByteLen::ZERO {
+                Vec::new()
+            } else {
+                vec![whole]
+            };
+            send(200, pieces, size, None)
+        }
+        RangeOutcome::One(span) => {
+            let piece = Piece::Span {
+                at: span.start(),
+                len: span.len(),
+            };
+            let mut reply = send(206, vec![piece], span.len(), None);
+            reply.head.push("Content-Range", span.content_range(size));
+            reply
+        }
+        RangeOutcome::Many(spans) => {
+            let frame = Multipart::new(random(), OCTETS, size);
+            match frame.content_length(&spans) {
+                Some(len) => send(
+                    206,
+                    multipart(&frame, &spans),
+                    len,
+                    Some(frame.content_type()),
+                ),
+                None => problem::internal_error().into(),
+            }
+        }
+        RangeOutcome::Unsatisfiable => {
+            let answer = described(416, name, no_cache)
+                .with("Content-Range", range::content_range_unsatisfied(size));
+            let answer = validated(answer, &tag, mtime_s, mtime_ns);
+            Reply::new(answer, Content::Bytes(Vec::new()))
+        }
+    }
+}
+
+fn multipart(frame: &Multipart, spans: &[Span]) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(2 * spans.len() + 1);
+    for span in spans {
+        let mut part = Vec::new();
+        frame.part_head(span, &mut part);
+        pieces.push(Piece::Bytes(part));
+        pieces.push(Piece::Span {
+            at: span.start(),
+            len: span.len(),
+        });
+    }
+    let mut end = Vec::new();
+    frame.end(&mut end);
+    pieces.push(Piece::Bytes(end));
+    pieces
+}
+
+/// A number that no file can know beforehand.
+fn random() -> u128 {
+    let mut bytes = [0; 16];
+    // Without randomness the boundary is merely guessable by who writes the file.
+    let _ = getrandom::fill(&mut bytes);
+    u128::from_le_bytes(bytes)
+}
+
+fn described(status: u16, name: &[u8], no_cache: bool) -> ResponseHead {
+    typed(status, OCTETS.to_owned(), name, no_cache)
+}
+
+fn typed(status: u16, content_type: String, name: &[u8], no_cache: bool) -> ResponseHead {
+    let mut answer = ResponseHead::new(status)
+        .with("Content-Type", content_type)
+        .with("Content-Disposition", disposition::attachment(name));
+    if no_cache {
+        answer.push("Cache-Control", "no-store");
+    }
+    answer
+}
+
+fn validated(answer: ResponseHead, tag: &str, mtime_s: i64, mtime_ns: u32) -> ResponseHead {
+    let modified = date::format(date::last_modified(mtime_s, mtime_ns));
+    answer.with("Etag", tag).with("Last-Modified", modified)
+}
+
+/// Full seconds and the nanoseconds beyond.
+pub(crate) fn split_ns(ns: i128) -> (i64, u32) {
+    let second = 1_000_000_000;
+    let (s, ns) = (ns.div_euclid(second), ns.rem_euclid(second));
+    (
+        i64::try_from(s).unwrap_or(0),
+        u32::try_from(ns).unwrap_or(0),
+    )
+}

@@ -1,0 +1,99 @@
+//! What the data plane counts: per thread, summed when somebody looks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use proxy_ring::{Gauge, Gauges};
+
+/// Upper bounds of the duration histogram, seconds.
+pub const BUCKETS_S: [f64; 9] = [0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+/// What tells one series from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The method, or `other`.
+    pub method: &'static str,
+    /// The route, or `unmatched`.
+    pub endpoint: &'static str,
+    /// The status of the answer.
+    pub status: u16,
+    /// `domain`, `operation`, `error_detail`; empty on success.
+    pub labels: [&'static str; 3],
+}
+
+/// Requests of one series.
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    /// How many.
+    pub count: u64,
+    /// Seconds, all together.
+    pub seconds: f64,
+    /// How many took at most [`BUCKETS_S`]; not cumulative, the last is beyond all of them.
+    pub buckets: [u64; BUCKETS_S.len() + 1],
+}
+
+/// Counters of one thread.
+#[derive(Debug, Default)]
+pub struct ThreadMetrics {
+    /// Open connections.
+    pub connections: Gauge,
+    /// Connections accepted so far.
+    pub accepted: Gauge,
+    /// Body bytes received so far.
+    pub received_bytes: Gauge,
+    /// Body bytes sent so far.
+    pub sent_bytes: Gauge,
+    /// Panics that ended a connection.
+    pub panics: Gauge,
+    /// The file engine.
+    pub engine: Arc<Gauges>,
+    requests: Mutex<HashMap<Key, Series>>,
+}
+
+impl ThreadMetrics {
+    /// Counts one request.
+    pub fn record(&self, key: Key, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let bucket = BUCKETS_S.iter().position(|bound| seconds <= *bound);
+        let mut requests = self.requests.lock();
+        let series = requests.entry(key).or_default();
+        series.count += 1;
+        series.seconds += seconds;
+        series.buckets[bucket.unwrap_or(BUCKETS_S.len())] += 1;
+    }
+}
+
+/// Counters of all threads.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// One entry per data-plane thread.
+    pub threads: Vec<Arc<ThreadMetrics>>,
+}
+
+impl Metrics {
+    /// All series, summed over the threads.
+    pub fn requests(&self) -> HashMap<Key, Series> {
+        let mut sum: HashMap<Key, Series> = HashMap::new();
+        for thread in &self.threads {
+            for (key, series) in thread.requests.lock().iter() {
+                let total = sum.entry(*key).or_default();
+                total.count += series.count;
+                total.seconds += series.seconds;
+                for (into, from) in total.buckets.iter_mut().zip(series.buckets) {
+                    *into += from;
+                }
+            }
+        }
+        sum
+    }
+
+    /// One gauge, summed over the threads.
+    pub fn sum(&self, gauge: impl Fn(&ThreadMetrics) -> &Gauge) -> u64 {
+        self.threads
+            .iter()
+            .map(|thread| gauge(thread).value())
+            .sum()
+    }
+}

@@ -1,0 +1,93 @@
+//! What a handler decided to answer, before it is sent.
+
+use proxy_core::problem::{Answer, Problem};
+use proxy_ring::FileRef;
+use proxy_transfer::download::Piece;
+use proxy_wire::head::{Method, RequestHead};
+use proxy_wire::response::ResponseHead;
+
+use crate::archive::Archive;
+use crate::metrics::Key;
+
+/// The body of an answer.
+pub(crate) enum Content {
+    /// None, and no `Content-Length` of our own making.
+    None,
+    /// Made by us; `Content-Length` is added.
+    Bytes(Vec<u8>),
+    /// Spans of a file; the head says how long.
+    File { file: FileRef, pieces: Vec<Piece> },
+    /// A folder; the head says how long.
+    Archive(Box<Archive>),
+}
+
+/// One answer.
+pub(crate) struct Reply {
+    pub(crate) head: ResponseHead,
+    pub(crate) content: Content,
+    /// `domain`, `operation`, `error_detail` for the metrics.
+    pub(crate) labels: [&'static str; 3],
+    /// The route, for the metrics.
+    pub(crate) endpoint: &'static str,
+    /// The connection can not go on after this.
+    pub(crate) close: bool,
+}
+
+impl Reply {
+    /// A success.
+    pub(crate) fn new(head: ResponseHead, content: Content) -> Self {
+        Self {
+            head,
+            content,
+            labels: [""; 3],
+            endpoint: "unmatched",
+            close: false,
+        }
+    }
+
+    /// Plain text as the routing layer sends it.
+    pub(crate) fn text(status: u16, text: &str) -> Self {
+        proxy_core::problem::text(status, text).into()
+    }
+
+    pub(crate) fn key(&self, head: &RequestHead) -> Key {
+        let method = match &head.method {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Options => "OPTIONS",
+            Method::Patch => "PATCH",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            // Any token may come; a label must not.
+            Method::Other(_) => "other",
+        };
+        let (endpoint, status, labels) = (self.endpoint, self.head.status(), self.labels);
+        Key {
+            method,
+            endpoint,
+            status,
+            labels,
+        }
+    }
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        let labels = answer.labels();
+        let mut head = ResponseHead::new(answer.status);
+        if let Some(content_type) = answer.content_type {
+            head.push("Content-Type", content_type);
+        }
+        Self {
+            labels,
+            ..Self::new(head, Content::Bytes(answer.body))
+        }
+    }
+}
+
+impl From<Problem> for Reply {
+    fn from(problem: Problem) -> Self {
+        problem.answer().into()
+    }
+}

@@ -1,0 +1,90 @@
+//! What every data-plane thread must know, as one immutable value that is swapped as a whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxy_anchor::VolumeRoot;
+use proxy_core::token::Secret;
+use proxy_core::units::{ByteLen, KIB, MIB};
+use proxy_wire::limits::{ChunkLimits, HeadLimits, RangeLimits};
+use tokio::sync::Semaphore;
+
+/// Volumes, secrets and limits.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Volumes by the name that tokens carry.
+    pub volumes: HashMap<String, Arc<VolumeEntry>>,
+    /// Signs and verifies tokens.
+    pub secret: Secret,
+    /// Announced and enforced size of one upload.
+    pub upload_size_max: ByteLen,
+    /// Everything else that has a limit.
+    pub limits: Limits,
+}
+
+/// One volume, as the data plane sees it.
+#[derive(Debug)]
+pub struct VolumeEntry {
+    /// Its name.
+    pub name: String,
+    /// The backend's name, for logs.
+    pub backend: String,
+    /// Its root; `None` while the mount is not there.
+    pub root: Option<VolumeRoot>,
+    /// How many calls on names may wait on this volume at a time: a hung mount must not take the
+    /// threads of the others.
+    pub names: Arc<Semaphore>,
+}
+
+/// Limits of the data plane. Each has its key in the configuration.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Of request heads.
+    pub head: HeadLimits,
+    /// Of chunked bodies.
+    pub chunk: ChunkLimits,
+    /// Of ranges.
+    pub range: RangeLimits,
+    /// Connections of all threads together.
+    pub connections_max: usize,
+    /// From the first byte of a head to its last.
+    pub head_timeout: Duration,
+    /// Between two requests on one connection.
+    pub idle_timeout: Duration,
+    /// Without any byte moving, in a body of either direction.
+    pub progress_timeout: Duration,
+    /// For a call on names to be answered.
+    pub names_timeout: Duration,
+    /// Bytes of an unwanted request body that are thrown away to keep a connection. 32 MiB: a
+    /// client that sends chunks of 16 MiB reads its refusal only after the last byte.
+    pub discard_bytes_max: u64,
+    /// Entries of one archive.
+    pub archive_entries_max: u64,
+    /// Levels of directories in one archive.
+    pub archive_depth_max: u64,
+    /// Bytes of all names in one archive, held in memory while it is sent.
+    pub archive_name_bytes_max: u64,
+    /// Files up to this size are sent together with their head, from one read.
+    pub inline_bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: HeadLimits::default(),
+            chunk: ChunkLimits::default(),
+            range: RangeLimits::default(),
+            connections_max: 10_000,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            progress_timeout: Duration::from_secs(60),
+            names_timeout: Duration::from_secs(30),
+            discard_bytes_max: 32 * MIB,
+            archive_entries_max: 2_000_000,
+            archive_depth_max: 4096,
+            archive_name_bytes_max: 256 * MIB,
+            inline_bytes_max: 64 * KIB,
+        }
+    }
+}
