@@ -43,6 +43,8 @@ mod engine;
 #[cfg(test)]
 mod faults;
 mod file;
+#[cfg(test)]
+mod power;
 mod queue;
 mod tables;
 #[cfg(test)]
@@ -225,13 +227,12 @@ impl EmbeddedStore {
         }
     }
 
-    /// Makes a session known before its commit.
-    async fn add(&self, session: Session) -> Result<(), StateError> {
+    /// Makes a session known before its commit. Waits for a commit while too many wait for one.
+    async fn add(&self, session: &Session) -> Result<(), StateError> {
         let len_max = self.options.created_len_max;
-        if len_max <= self.engine.created.len() {
+        while !self.engine.created.insert(session, len_max)? {
             self.flush().await?;
         }
-        self.engine.created.insert(session, len_max)?;
         self.engine.queue.work_within(self.options.created_linger);
         Ok(())
     }
@@ -259,7 +260,7 @@ impl Sessions for EmbeddedStore {
         if self.session(session.id).await?.is_some() {
             return Err(StateError::Exists);
         }
-        self.add(session).await
+        self.add(&session).await
     }
 
     async fn look(&self, id: SessionId) -> Result<Option<Session>, StateError> {
@@ -287,7 +288,7 @@ impl Sessions for EmbeddedStore {
                 let mut session = want.session.clone();
                 session.offset = Offset::ZERO;
                 session.state = SessionState::Open;
-                self.add(session.clone()).await?;
+                self.add(&session).await?;
                 tracing::info!(session = %id, "session is recorded anew, from byte 0");
                 session
             }

@@ -9,6 +9,7 @@
 
 use parking_lot::Mutex;
 use proxy_core::id::{TaskId, VFolderId};
+use tokio::sync::Notify;
 
 /// Longest text of one event, in bytes.
 pub const EVENT_TEXT_BYTES_MAX: usize = 1023;
@@ -169,6 +170,7 @@ impl EventSink for LogSink {
 #[derive(Debug, Default)]
 pub struct RecordSink {
     events: Mutex<Vec<Event>>,
+    emitted: Notify,
 }
 
 impl RecordSink {
@@ -181,11 +183,25 @@ impl RecordSink {
     pub fn names(&self) -> Vec<&'static str> {
         self.events.lock().iter().map(Event::name).collect()
     }
+
+    /// Waits until the events so far satisfy `found`; for ever, if they never do.
+    pub async fn until(&self, found: impl Fn(&[Event]) -> bool) {
+        loop {
+            // Listening before looking: an event in between is not missed.
+            let mut emitted = std::pin::pin!(self.emitted.notified());
+            emitted.as_mut().enable();
+            if found(&self.events.lock()) {
+                return;
+            }
+            emitted.await;
+        }
+    }
 }
 
 impl EventSink for RecordSink {
     fn emit(&self, event: Event) {
         self.events.lock().push(event);
+        self.emitted.notify_waiters();
     }
 }
 

@@ -12,7 +12,7 @@
 //! - A finished session stays on record until its token expires, so that a lost answer can be
 //!   given again.
 //!
-//! Source: `tus` 1.0.0; `docs/semantics.md#uploads`.
+//! Source: tus 1.0.0; contract, client API 5.
 
 use std::fmt;
 

@@ -50,19 +50,17 @@ pub(super) struct Created {
 }
 
 impl Created {
-    /// Adds a session. `Err`: there are `len_max` already.
-    pub(super) fn insert(&self, session: Session, len_max: usize) -> Result<(), StateError> {
+    /// Adds a session. `false`: there are `len_max` already.
+    pub(super) fn insert(&self, session: &Session, len_max: usize) -> Result<bool, StateError> {
         let mut sessions = self.sessions.lock();
         if sessions.contains_key(&session.id) {
             return Err(StateError::Exists);
         }
         if len_max <= sessions.len() {
-            return Err(StateError::NoSpace {
-                text: "too many sessions await a commit".into(),
-            });
+            return Ok(false);
         }
-        sessions.insert(session.id, session);
-        Ok(())
+        sessions.insert(session.id, session.clone());
+        Ok(true)
     }
 
     /// The session, if it awaits its commit.

@@ -306,6 +306,8 @@ impl StorageBackend for Medium {
     fn set_len(&self, len: u64) -> io::Result<()> {
         #[cfg(test)]
         self.fate.faults.before_write()?;
+        #[cfg(test)]
+        self.fate.faults.note(|| super::faults::Op::SetLen(len));
         self.file.set_len(len)
     }
 
@@ -321,12 +323,19 @@ impl StorageBackend for Medium {
         if synced.is_err() {
             self.fate.sync_failed.store(true, Ordering::Release);
         }
+        #[cfg(test)]
+        self.fate.faults.note(|| super::faults::Op::Sync);
         synced
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         #[cfg(test)]
         self.fate.faults.before_write()?;
+        #[cfg(test)]
+        self.fate.faults.note(|| super::faults::Op::Write {
+            at: offset,
+            data: data.to_vec(),
+        });
         self.file.write(offset, data)
     }
 

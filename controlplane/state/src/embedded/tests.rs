@@ -307,3 +307,66 @@ async fn the_store_ends_with_everything_queued_on_disk() {
         assert_eq!(bench.offset(session.id).await, 0);
     }
 }
+
+#[tokio::test]
+async fn more_new_sessions_than_may_wait_lead_to_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let created_linger = Duration::from_secs(3600);
+    let options = StoreOptions {
+        created_len_max: 3,
+        created_linger,
+        ..StoreOptions::default()
+    };
+    let store = EmbeddedStore::open(&dir.path().join("state.redb"), options).unwrap();
+    let store = Arc::new(store);
+    let creates: Vec<_> = (0..100)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.create(session(10)).await })
+        })
+        .collect();
+    for create in creates {
+        assert_eq!(create.await.unwrap(), Ok(()));
+    }
+    assert!(store.stats().created_len <= 3);
+    assert!(store.stats().commits >= 30, "{:?}", store.stats());
+    assert_eq!(
+        store.expired(u64::MAX, 1000).await.unwrap().len() + store.stats().created_len,
+        100
+    );
+}
+
+#[tokio::test]
+async fn a_full_queue_makes_callers_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        queue_len_max: 1,
+        batch_len_max: 1,
+        ..StoreOptions::default()
+    };
+    let store = EmbeddedStore::open(&dir.path().join("state.redb"), options).unwrap();
+    let store = Arc::new(store);
+    let uploads: Vec<_> = (0..30)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let session = session(10);
+                let want = Claim {
+                    session: session.clone(),
+                    offset: None,
+                };
+                let ClaimOutcome::Granted(grant) = store.claim(want).await.unwrap() else {
+                    panic!("granted")
+                };
+                store
+                    .advance(session.id, grant.holder, Offset::new(1))
+                    .await
+            })
+        })
+        .collect();
+    for upload in uploads {
+        assert_eq!(upload.await.unwrap(), Ok(()));
+    }
+    assert_eq!(store.stats().queue_len, 0);
+    assert_eq!(store.stats().leases, 0);
+}

@@ -1,6 +1,7 @@
 //! One task from its turn to its last event.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ impl Inner {
             self.handlers.get(job.name.as_str()),
             self.ledger.store().get(job.id).await,
         ) {
-            (Some(handler), Ok(Some(task))) => handler.last_words(&task.body, &why),
+            (Some(handler), Ok(Some(task))) => last_words(handler.as_ref(), &task.body, &why),
             _ => Vec::new(),
         };
         self.conclude(job.id, state, &why, words).await;
@@ -152,19 +153,19 @@ impl Inner {
                 }
             }
             Ran::Returned(Err(TaskError::Stopped)) if stop == Some(StopReason::Cancelled) => {
-                let words = handler.last_words(body, "Task cancelled");
+                let words = last_words(handler, body, "Task cancelled");
                 self.conclude(job.id, TaskState::Cancelled, "Task cancelled", words)
                     .await;
             }
             Ran::Returned(Err(TaskError::Stopped)) => {
                 let why = "Task stopped without being told to";
-                let words = handler.last_words(body, why);
+                let words = last_words(handler, body, why);
                 self.conclude(job.id, TaskState::Failed, why, words).await;
             }
             Ran::Panicked(text) => {
                 tracing::error!(task = %job.id, name = job.name, text, "task handler panicked");
                 let why = "Task failed: internal error";
-                let words = handler.last_words(body, why);
+                let words = last_words(handler, body, why);
                 self.conclude(job.id, TaskState::Failed, why, words).await;
             }
             Ran::Abandoned => {}
@@ -207,6 +208,18 @@ impl Inner {
             _ => Event::TaskFailed { task: id, message },
         });
     }
+}
+
+/// What the handler wants to have said; nothing, if asking it panics.
+fn last_words(handler: &dyn Handler, body: &Value, why: &str) -> Vec<Event> {
+    let ask = AssertUnwindSafe(|| handler.last_words(body, why));
+    catch_unwind(ask).unwrap_or_else(|_| {
+        tracing::error!(
+            name = handler.name(),
+            "asking a task handler for last words panicked"
+        );
+        Vec::new()
+    })
 }
 
 impl From<JoinError> for Ran {
