@@ -291,12 +291,10 @@ fn refused_selection(refused: &Refused) -> Reply {
                 .into()
         }
         Refused::Entry(file, _) => {
-            let mut reply = Reply::from(
-                Problem::new(Kind::StorageBucketFileNotFound)
-                    .msg(format!("file not found: {file}")),
-            );
-            reply.labels = ["vfolder", "read", "not-found"];
-            reply
+            let text = format!("file not found: {file}");
+            Problem::new(Kind::StorageBucketFileNotFound)
+                .msg(text)
+                .into()
         }
         Refused::NotAFile(file) => Problem::new(Kind::UnsupportedFileType)
             .msg(file.clone())

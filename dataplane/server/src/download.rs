@@ -141,7 +141,7 @@ async fn open(
     let outcome = match cached {
         Some(outcome) => outcome,
         None => {
-            let (vfid, path) = (claims.vfid.clone(), path.clone());
+            let (vfid, path) = (claims.vfid, path.clone());
             let job = move || {
                 let folder = root.vfolder(&vfid)?;
                 let opened = folder.open_read(&path)?;

@@ -16,7 +16,6 @@ mod body;
 pub mod bridge;
 mod connection;
 mod download;
-mod listen;
 pub mod metrics;
 mod names;
 mod reply;
@@ -44,7 +43,6 @@ pub use proxy_ring::{PoolLimits, RingLimits};
 use tokio::sync::watch;
 
 use crate::bridge::Bridge;
-pub use crate::listen::bind;
 use crate::metrics::{Metrics, ThreadMetrics};
 use crate::snapshot::Snapshot;
 use crate::thread::Setup;
@@ -81,7 +79,7 @@ impl Default for EngineLimits {
 
 /// What the data plane is started with.
 pub struct ServerConfig {
-    /// One listener per thread, see [`bind`].
+    /// One listener per thread, on one address.
     pub listeners: Vec<TcpListener>,
     /// Pin thread `n` to core `n`.
     pub pin: bool,
@@ -125,6 +123,8 @@ pub fn start(config: ServerConfig) -> io::Result<Server> {
         metrics: Metrics::default(),
     };
     for (index, listener) in config.listeners.into_iter().enumerate() {
+        // Accepting never waits: readiness is asked for first.
+        listener.set_nonblocking(true)?;
         let metrics = Arc::new(ThreadMetrics::default());
         server.metrics.threads.push(Arc::clone(&metrics));
         let setup = Setup {

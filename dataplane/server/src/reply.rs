@@ -25,8 +25,8 @@ pub(crate) enum Content {
 pub(crate) struct Reply {
     pub(crate) head: ResponseHead,
     pub(crate) content: Content,
-    /// `domain`, `operation`, `error_detail` for the metrics.
-    pub(crate) labels: [&'static str; 3],
+    /// `error_code` for the metrics; empty without an error.
+    pub(crate) code: &'static str,
     /// The route, for the metrics.
     pub(crate) endpoint: &'static str,
     /// The connection can not go on after this.
@@ -39,7 +39,7 @@ impl Reply {
         Self {
             head,
             content,
-            labels: [""; 3],
+            code: "",
             endpoint: "unmatched",
             close: false,
         }
@@ -62,11 +62,12 @@ impl Reply {
             // Any token may come; a label must not.
             Method::Other(_) => "other",
         };
-        let (endpoint, status, labels) = (self.endpoint, self.head.status(), self.labels);
+        let mut parts = self.code.splitn(3, '_');
+        let labels = [(); 3].map(|()| parts.next().unwrap_or(""));
         Key {
             method,
-            endpoint,
-            status,
+            endpoint: self.endpoint,
+            status: self.head.status(),
             labels,
         }
     }
@@ -74,13 +75,13 @@ impl Reply {
 
 impl From<Answer> for Reply {
     fn from(answer: Answer) -> Self {
-        let labels = answer.labels();
+        let code = answer.code.unwrap_or("");
         let mut head = ResponseHead::new(answer.status);
         if let Some(content_type) = answer.content_type {
             head.push("Content-Type", content_type);
         }
         Self {
-            labels,
+            code,
             ..Self::new(head, Content::Bytes(answer.body))
         }
     }

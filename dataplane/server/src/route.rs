@@ -63,7 +63,7 @@ pub(crate) async fn dispatch(
             method = head.method.as_str(),
             endpoint,
             status = reply.head.status(),
-            error_detail = reply.labels[2],
+            error_code = reply.code,
             request_id = request_id(head),
             peer = body.peer().map(tracing::field::display),
             "request refused"

@@ -82,7 +82,7 @@ impl<'r> Request<'r> {
         &self,
         job: impl FnOnce(&VFolderRoot) -> Result<T, AnchorError> + Send + 'static,
     ) -> Result<Result<T, AnchorError>, Reply> {
-        let (root, vfid) = (self.root.clone(), self.claims.vfid.clone());
+        let (root, vfid) = (self.root.clone(), self.claims.vfid);
         let run = move || root.vfolder(&vfid).and_then(|folder| job(&folder));
         let limits = &self.snapshot.limits;
         names::run(&self.thread.setup.names, self.volume, limits, run)
