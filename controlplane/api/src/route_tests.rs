@@ -390,3 +390,69 @@ async fn health_shows_the_store_and_every_volume() {
         );
     }
 }
+
+/// Collects what the log writes.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_failed_request_is_one_line_without_secrets() {
+    let bed = Testbed::new().await;
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .json()
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(log);
+    for (call, headers, body) in [
+        ("GET /status?token=SECRET", &[][..], ""),
+        (
+            "GET /volumes?token=SECRET",
+            &[(TOKEN_HEADER, "SECRET")][..],
+            "",
+        ),
+        ("GET /SECRET", &[(TOKEN_HEADER, TOKEN)][..], ""),
+        (
+            "GET /volume/hwinfo",
+            &[(TOKEN_HEADER, TOKEN)][..],
+            r#"{"volume":"nowhere"}"#,
+        ),
+    ] {
+        bed.send(&bed.router, call, headers, body).await;
+    }
+    drop(guard);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(!text.contains("SECRET") && !text.contains(TOKEN), "{text}");
+    let seen: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let seen: Vec<_> = seen
+        .iter()
+        .map(|line| (&line["level"], &line["fields"]))
+        .map(|(level, fields)| json!([level, fields["endpoint"], fields["status"], fields["code"]]))
+        .collect();
+    let want = [
+        json!(["WARN", "/volumes", 403, "backendai_generic_internal-error"]),
+        json!(["INFO", "unmatched", 404, "backendai_generic_internal-error"]),
+        json!([
+            "INFO",
+            "/volume/hwinfo",
+            400,
+            "storage_access_invalid-parameters"
+        ]),
+    ];
+    assert_eq!(seen, want, "{text}");
+}

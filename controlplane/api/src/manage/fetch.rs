@@ -54,12 +54,17 @@ pub(crate) async fn fetch(mut call: Call) -> Outcome {
     Ok(response)
 }
 
-/// Reads piece by piece as the client takes them. Ends when the client is gone.
+/// Reads piece by piece as the client takes them. Ends when the client is gone, and at the size
+/// that the file had when it was opened: a log that grows as fast as it is read has no end.
 async fn pump(mut file: Fetch, pieces: mpsc::Sender<Piece>) {
-    loop {
+    let mut read_bytes = 0;
+    while read_bytes == 0 || read_bytes < file.size() {
         let piece = match file.next().await {
             Ok(None) => return,
-            Ok(Some(bytes)) => Ok(Frame::data(Bytes::from(bytes))),
+            Ok(Some(bytes)) => {
+                read_bytes += bytes.len() as u64;
+                Ok(Frame::data(Bytes::from(bytes)))
+            }
             Err(error) => {
                 tracing::warn!(%error, "fetch broke off");
                 Err(io::Error::other(error.to_string()))
