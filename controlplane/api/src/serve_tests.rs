@@ -242,3 +242,80 @@ async fn tls_is_spoken_when_configured() {
     assert!(read_until(&mut stream, "hello").await.ends_with("hello"));
     served.end().await;
 }
+
+/// Sends raw bytes and reads until the server closes.
+async fn exchange(served: &Served, bytes: &[u8]) -> String {
+    let mut stream = served.connect().await;
+    stream.write_all(bytes).await.unwrap();
+    read_until(&mut stream, "").await
+}
+
+#[tokio::test]
+async fn the_managers_ways_of_sending_bodies_work_on_the_wire() {
+    let bed = crate::testbed::Testbed::new().await;
+    let served = start(bed.router.clone(), None, Limits::default()).await;
+    let head = |line: &str, more: &str| {
+        let token = crate::testbed::TOKEN;
+        format!(
+            "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             X-BackendAI-Storage-Auth-Token: {token}\r\n{more}\r\n"
+        )
+    };
+    let vfid = crate::testbed::VFID;
+    let body = format!(r#"{{"volume":"local","vfid":"{vfid}","relpath":"a.txt"}}"#);
+    let length = body.len();
+    let counted = format!("Content-Length: {length}\r\nExpect: 100-continue\r\n");
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let hwinfo = r#"{"volume":"local"}"#;
+    let large = "x".repeat(3 << 20);
+    for (request, starts, ends) in [
+        (
+            head("GET /volume/hwinfo", chunked) + "12\r\n" + hwinfo + "\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n",
+            r#""metadata":{}}"#,
+        ),
+        (
+            head("POST /folder/file/fetch", &counted) + &body,
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n",
+            "\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ),
+        (
+            head("POST /folder/file/fetch", chunked)
+                + &format!(
+                    "{length:x}\r\n{}\r\n0\r\n\r\n",
+                    body.replace("a.txt", "b.txt")
+                ),
+            "HTTP/1.1 200 OK\r\n",
+            "\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            head("GET /volumes", "Content-Length: 2\r\n") + "{}",
+            "HTTP/1.1 400 Bad Request\r\n",
+            "}",
+        ),
+        (
+            head("HEAD /volumes", ""),
+            "HTTP/1.1 405 Method Not Allowed\r\n",
+            "\r\n\r\n",
+        ),
+        (
+            head("GET /volume/hwinfo", "Content-Length: 3145728\r\n") + &large,
+            "HTTP/1.1 413 Payload Too Large\r\n",
+            "actual body size 3145728",
+        ),
+        (
+            head(
+                "GET /volume/hwinfo",
+                "Content-Length: 5\r\nContent-Length: 6\r\n",
+            ) + "{}",
+            "HTTP/1.1 400 Bad Request\r\n",
+            "\r\n\r\n",
+        ),
+    ] {
+        let answer = exchange(&served, request.as_bytes()).await;
+        let row = &request[..request.len().min(300)];
+        assert!(answer.starts_with(starts), "{row}\n{answer}");
+        assert!(answer.ends_with(ends), "{row}\n{answer}");
+    }
+    served.end().await;
+}
