@@ -38,8 +38,8 @@ pub(crate) enum Missing {
     Refuse,
     /// Go on as text.
     Keep,
-    /// Make a directory, 0777 through the umask; with `sync`, make its name durable.
-    Make { sync: bool },
+    /// Make a directory, 0777 through the umask.
+    Make,
 }
 
 /// What to do with links.
@@ -61,8 +61,46 @@ pub(crate) struct Place<'a> {
     pub tip: Option<Tip>,
     /// The names below `chain` that are not on disk.
     pub lost: Vec<Vec<u8>>,
-    /// A directory was made in one that cannot be read, and so not synced.
-    pub unsynced: bool,
+    /// What has to be synced for the directories that were made to stay.
+    pub made: Made,
+}
+
+/// Directories in which names were made.
+///
+/// They are synced after the names were used, not before: a sync takes long enough for others
+/// to remove an empty directory again.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    dirs: Vec<OwnedFd>,
+    /// One of them cannot be read, and so not be synced by itself.
+    unreadable: bool,
+}
+
+impl Made {
+    /// A deeper new path than this is synced from the top while it is made.
+    const HELD_MAX: usize = 32;
+
+    fn note(&mut self, dir: BorrowedFd<'_>) -> Result<(), Errno> {
+        if Self::HELD_MAX <= self.dirs.len() {
+            sys::sync(self.dirs.remove(0))?;
+        }
+        match sys::reopen_dir(dir, sys::DIR_READ) {
+            Ok(dir) => self.dirs.push(dir),
+            Err(Errno::ACCESS) => self.unreadable = true,
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+
+    /// `EACCES`: one of them cannot be synced by itself, the others have been.
+    pub(crate) fn sync(&self) -> Result<(), Errno> {
+        self.dirs.iter().try_for_each(sys::sync)?;
+        if self.unreadable {
+            Err(Errno::ACCESS)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// A file, link or special file at the end of a walk.
@@ -114,7 +152,7 @@ pub(crate) fn walk<'a>(
         chain: Chain::new(base),
         tip: None,
         lost: Vec::new(),
-        unsynced: false,
+        made: Made::default(),
     };
     let host = host.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.as_bytes()),
@@ -252,7 +290,7 @@ impl Walker<'_, '_> {
         match self.missing {
             Missing::Refuse => Err(Errno::NOENT.into()),
             Missing::Keep => self.keep(part),
-            Missing::Make { sync } => self.make(part, sync),
+            Missing::Make => self.make(part),
         }
     }
 
@@ -268,7 +306,7 @@ impl Walker<'_, '_> {
     }
 
     /// Makes the directory and walks into it, or into what somebody else made meanwhile.
-    fn make(&mut self, part: Vec<u8>, sync: bool) -> Result<(), Stop> {
+    fn make(&mut self, part: Vec<u8>) -> Result<(), Stop> {
         let first = self.place.chain.names().next().unwrap_or(&part);
         if first == STAGING_DIR.as_bytes() {
             return Err(Stop::Reserved);
@@ -278,11 +316,8 @@ impl Walker<'_, '_> {
             return Err(Errno::AGAIN.into());
         }
         match sys::mkdir(self.place.chain.top(), &part, 0o777) {
-            Ok(()) if sync => match sys::sync_handle(self.place.chain.top()) {
-                Err(Errno::ACCESS) => self.place.unsynced = true,
-                done => done?,
-            },
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => self.place.made.note(self.place.chain.top())?,
+            Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
         self.todo.push(part);

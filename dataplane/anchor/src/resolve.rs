@@ -13,7 +13,7 @@ use proxy_core::relpath::STAGING_DIR;
 use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::components::{Links, Missing, Place, walk};
+use crate::components::{Links, Made, Missing, Place, walk};
 use crate::error::Stop;
 use crate::stat::Opened;
 use crate::sys;
@@ -47,8 +47,17 @@ pub(crate) struct Parent<'a> {
     pub location: Vec<u8>,
     /// The directory itself is not there ([`Missing::Keep`]).
     pub lost: bool,
-    /// See [`Place::unsynced`].
-    pub unsynced: bool,
+    made: Made,
+}
+
+impl Parent<'_> {
+    /// Makes its names durable, and those of the directories that were made to get here.
+    /// `EACCES`: one of them cannot be read, and so not be synced by itself.
+    pub(crate) fn sync(&self) -> Result<(), Errno> {
+        let made = self.made.sync();
+        sys::sync_handle(self)?;
+        made
+    }
 }
 
 impl AsFd for Parent<'_> {
@@ -227,7 +236,7 @@ impl<'a> Base<'a> {
             base: self.fd,
             location,
             lost: false,
-            unsynced: false,
+            made: Made::default(),
         })
     }
 
@@ -249,19 +258,31 @@ impl<'a> Base<'a> {
         name: &[u8],
         missing: Missing,
     ) -> Result<Parent<'a>, Stop> {
-        let place = self.walk(parent, Links::Follow, missing)?;
+        let mut place = self.walk(parent, Links::Follow, missing);
+        for _ in 0..sys::RACES_MAX {
+            match place {
+                // Where missing ones are made, only somebody who removes them again is left.
+                Err(Stop::Errno(Errno::NOENT)) if missing == Missing::Make => {
+                    place = self.walk(parent, Links::Follow, missing);
+                }
+                _ => break,
+            }
+        }
+        let place = place?;
         if place.tip.is_some() {
             return Err(Errno::NOTDIR.into());
         }
         let location = below(place.location(), name);
-        let (lost, unsynced) = (!place.lost.is_empty(), place.unsynced);
-        let owned = place.chain.into_top();
+        let Place {
+            chain, lost, made, ..
+        } = place;
+        let (owned, lost) = (chain.into_top(), !lost.is_empty());
         self.entry(Parent {
             owned,
             base: self.fd,
             location,
             lost,
-            unsynced,
+            made,
         })
     }
 

@@ -162,7 +162,7 @@ pub fn publish(root: &VFolderRoot, session: &SessionId, target: &RelPath) -> Res
                 Ok(_) => return Err(here(Errno::NOENT)),
                 Err(errno) => return Err(here(errno)),
             }
-            let dir = base.parent(parent, last, Missing::Make { sync: true });
+            let dir = base.parent(parent, last, Missing::Make);
             let dir = dir.map_err(|stop| stop.at("publish", target))?;
             match sys::rename(&upload, name.as_bytes(), &dir, last) {
                 // The parent was removed after it was found. Or the session was: see above.
@@ -181,11 +181,9 @@ pub fn publish(root: &VFolderRoot, session: &SessionId, target: &RelPath) -> Res
 }
 
 fn sync_both(upload: &OwnedFd, parent: &Parent<'_>) -> std::result::Result<(), Errno> {
-    match sys::sync_handle(parent) {
-        Ok(()) if !parent.unsynced => sys::sync(upload),
-        // A directory that may be written but not read cannot be synced on its own.
-        Ok(()) | Err(Errno::ACCESS) => sys::retry(|| rustix::fs::syncfs(upload)),
-        Err(errno) => Err(errno),
+    match parent.sync() {
+        Err(Errno::ACCESS) => sys::retry(|| rustix::fs::syncfs(upload)),
+        synced => synced.and_then(|()| sys::sync(upload)),
     }
 }
 

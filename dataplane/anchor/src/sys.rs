@@ -85,7 +85,7 @@ pub(crate) fn reopen_dir(dir: impl AsFd, flags: OFlags) -> Result<OwnedFd, Errno
 /// that has it.
 pub(crate) fn settle(fd: OwnedFd) -> Result<Opened, Errno> {
     let stat = Stat::of(&fd)?;
-    if stat.is_file() {
+    if stat.is_file() || stat.is_dir() {
         retry(|| rustix::fs::fcntl_setfl(&fd, OFlags::empty()))?;
     }
     Ok(Opened { fd, stat })

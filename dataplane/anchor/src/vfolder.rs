@@ -207,7 +207,7 @@ impl VFolderRoot {
     pub fn mkdir(&self, path: &RelPath, parents: bool, exist_ok: bool, mode: u32) -> Result<()> {
         let bytes = check(path)?;
         let missing = if parents {
-            Missing::Make { sync: false }
+            Missing::Make
         } else {
             Missing::Refuse
         };

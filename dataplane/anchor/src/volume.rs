@@ -177,7 +177,7 @@ impl VolumeRoot {
         let name = scope.dir_name();
         let os = |errno| AnchorError::os("mkdir", errno, name.as_bytes());
         sys::mkdir(&self.inner.fd, name.as_bytes(), DIR_MODE).map_err(os)?;
-        sync_readable(&self.inner.fd).map_err(os)
+        unless_unreadable(sys::sync_handle(&self.inner.fd)).map_err(os)
     }
 
     /// The directory of a quota scope, or of the volume for folders without one.
@@ -195,7 +195,7 @@ impl VolumeRoot {
     pub fn create_vfolder(&self, id: &VFolderId, mode: u32) -> Result<()> {
         self.open_scope(id.scope.as_ref())?;
         let path = id.components().join("/");
-        let missing = Missing::Make { sync: true };
+        let missing = Missing::Make;
         on_entry(
             &self.base(),
             "mkdir",
@@ -204,7 +204,7 @@ impl VolumeRoot {
             |dir, name| {
                 sys::mkdir(dir, name, DIR_MODE)?;
                 set_mode(dir, name, mode)?;
-                sync_readable(dir)
+                unless_unreadable(dir.sync())
             },
         )
     }
@@ -344,7 +344,7 @@ impl VolumeRoot {
         let path = hidden.id.components().join("/");
         Stat::of_entry(&hidden.holder, hidden.name.as_bytes())
             .map_err(|errno| AnchorError::os("publish", errno, path.as_bytes()))?;
-        let missing = Missing::Make { sync: true };
+        let missing = Missing::Make;
         on_entry(
             &self.base(),
             "publish",
@@ -352,8 +352,8 @@ impl VolumeRoot {
             missing,
             |dir, last| {
                 rename_to_free(hidden, dir, last)?;
-                sync_readable(dir)?;
-                sync_readable(&hidden.holder)
+                unless_unreadable(dir.sync())?;
+                unless_unreadable(sys::sync(&hidden.holder))
             },
         )
     }
@@ -407,10 +407,10 @@ fn set_mode(dir: impl AsFd, name: &[u8], mode: u32) -> std::result::Result<(), E
 }
 
 /// A directory that we may write but not read is the operator's choice: nothing to sync then.
-fn sync_readable(dir: impl AsFd) -> std::result::Result<(), Errno> {
-    match sys::sync_handle(dir) {
+fn unless_unreadable(synced: std::result::Result<(), Errno>) -> std::result::Result<(), Errno> {
+    match synced {
         Err(Errno::ACCESS) => Ok(()),
-        done => done,
+        synced => synced,
     }
 }
 

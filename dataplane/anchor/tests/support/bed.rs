@@ -177,3 +177,12 @@ pub fn words<T>(result: Result<T, AnchorError>, good: impl FnOnce(T) -> String) 
         Err(error) => word(&error),
     }
 }
+
+/// Tells other threads to stop, also when a test fails: a scope waits for all its threads.
+pub struct StopOnDrop<'a>(pub &'a std::sync::atomic::AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
