@@ -25,10 +25,7 @@ use serde_json::Value;
 use crate::reply::Failure;
 use crate::state::{ApiState, Settings};
 
-/// Largest JSON body. The original's limit; a Manager request has a few hundred bytes.
-const BODY_BYTES_MAX: u64 = MIB;
-
-/// How much of a body that is too large is read and thrown away, so that a client that writes
+/// How much of a body beyond its limit is read and thrown away, so that a client that writes
 /// before it reads gets to see the answer.
 const BODY_BYTES_DRAINED_MAX: u64 = 8 * MIB;
 
@@ -111,6 +108,7 @@ impl Call {
     }
 
     async fn read_whole_body(&mut self) -> Result<Bytes, Failure> {
+        let most = self.settings.json_bytes_max;
         let mut bytes = BytesMut::new();
         let mut seen = 0u64;
         while let Some(frame) = self.body.frame().await {
@@ -119,13 +117,13 @@ impl Call {
                 continue;
             };
             seen += data.len() as u64;
-            if seen <= BODY_BYTES_MAX {
+            if seen <= most {
                 bytes.extend_from_slice(&data);
-            } else if seen > BODY_BYTES_DRAINED_MAX {
+            } else if seen - most > BODY_BYTES_DRAINED_MAX {
                 break;
             }
         }
-        if seen <= BODY_BYTES_MAX {
+        if seen <= most {
             return Ok(bytes.freeze());
         }
         let announced = self
@@ -133,9 +131,7 @@ impl Call {
             .get(CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok());
         let actual = announced.and_then(|text| text.parse().ok()).unwrap_or(seen);
-        let text = format!(
-            "Maximum request body size {BODY_BYTES_MAX} exceeded, actual body size {actual}"
-        );
+        let text = format!("Maximum request body size {most} exceeded, actual body size {actual}");
         Err(Failure::new(problem::text(413, &text), "body too large"))
     }
 }

@@ -69,6 +69,8 @@ pub struct Settings {
     pub token_ttl: Duration,
     /// Largest upload that gets a token; `None` for any.
     pub upload_bytes_max: Option<u64>,
+    /// Largest JSON body; a Manager request has a few hundred bytes.
+    pub json_bytes_max: u64,
     /// Most entries of one listing; 0 for as many as one answer may hold.
     pub list_entries_max: usize,
     /// Whether creating a folder creates its quota scope.

@@ -192,6 +192,7 @@ fn settings() -> Settings {
         token_secret: Secret::new("token-secret"),
         token_ttl: Duration::from_secs(3600),
         upload_bytes_max: Some(UPLOAD_BYTES_MAX),
+        json_bytes_max: 1024 * 1024,
         list_entries_max: 1000,
         scopes_on_demand: true,
     }

@@ -24,10 +24,12 @@ use proxy_wire::query::ArchiveParams;
 use proxy_wire::response::ResponseHead;
 use proxy_wire::zip::{self, Layout};
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::download::{busy, unavailable, volume};
 use crate::names;
 use crate::reply::{Content, Reply};
+use crate::rt;
 use crate::sink::StreamSink;
 use crate::snapshot::{Limits, Snapshot, VolumeEntry};
 use crate::thread::{Thread, unix_now_s};
@@ -36,6 +38,8 @@ const NAME: &str = "archive.zip";
 
 /// An archive that is ready to be sent.
 pub(crate) struct Archive {
+    /// Its share of [`Snapshot::archives`].
+    _turn: OwnedSemaphorePermit,
     volume: Arc<VolumeEntry>,
     folder: VFolderRoot,
     parts: Vec<Part>,
@@ -123,13 +127,14 @@ async fn try_get(
         .map_err(|text| Reply::from(Problem::new(Kind::JWTPayloadValidation).msg(text)))?;
     let volume = volume(snapshot, &claims.volume)?;
     let root = volume.root.clone().ok_or_else(|| unavailable(volume))?;
+    let turn = turn(snapshot).await?;
     let (limits, vfid, files) = (walk_limits(&snapshot.limits), claims.vfid, claims.files);
     let made = names::run(&thread.setup.names, volume, &snapshot.limits, move || {
         select(&root, &vfid, &files, limits)
     });
     let made = made.await.map_err(|error| busy(error, volume))?;
     let (folder, parts, layout) = made.map_err(|refused| refused_selection(&refused))?;
-    Ok(answer(volume, folder, parts, layout, name.as_bytes()))
+    Ok(answer(turn, volume, folder, parts, layout, name.as_bytes()))
 }
 
 fn bad_token(error: &TokenError) -> Reply {
@@ -140,6 +145,20 @@ fn bad_token(error: &TokenError) -> Reply {
         _ => Kind::JWTDecode,
     };
     Problem::new(kind).msg(error.text()).into()
+}
+
+/// Waits for its turn to make an archive.
+async fn turn(snapshot: &Snapshot) -> Result<OwnedSemaphorePermit, Reply> {
+    let turn = Arc::clone(&snapshot.archives).acquire_owned();
+    match rt::within(snapshot.limits.names_timeout, turn).await {
+        Ok(Ok(turn)) => Ok(turn),
+        _ => {
+            let text = "too many archives are being made, try again later";
+            let mut reply = Reply::from(Problem::new(Kind::Overloaded).msg(text));
+            reply.head.push("Retry-After", "5");
+            Err(reply)
+        }
+    }
 }
 
 type Made = (VFolderRoot, Vec<Part>, Layout);
@@ -198,8 +217,16 @@ pub(crate) async fn of_one(
     path: Option<RelPath>,
     name: &[u8],
 ) -> Result<Reply, Reply> {
+    let turn = turn(snapshot).await?;
     let Some(path) = path else {
-        return Ok(answer(volume, folder, Vec::new(), Layout::new(), name));
+        return Ok(answer(
+            turn,
+            volume,
+            folder,
+            Vec::new(),
+            Layout::new(),
+            name,
+        ));
     };
     let limits = walk_limits(&snapshot.limits);
     let made = names::run(&thread.setup.names, volume, &snapshot.limits, move || {
@@ -220,7 +247,7 @@ pub(crate) async fn of_one(
     });
     let made = made.await.map_err(|error| busy(error, volume))?;
     let (folder, parts, layout) = made.map_err(|refused| refused_folder(&refused))?;
-    Ok(answer(volume, folder, parts, layout, name))
+    Ok(answer(turn, volume, folder, parts, layout, name))
 }
 
 /// Nothing but the listed folder itself.
@@ -246,6 +273,7 @@ pub(crate) fn folder_name(folder: &VFolderRoot, path: &RelPath) -> Vec<u8> {
 }
 
 fn answer(
+    turn: OwnedSemaphorePermit,
     volume: &Arc<VolumeEntry>,
     folder: VFolderRoot,
     parts: Vec<Part>,
@@ -266,6 +294,7 @@ fn answer(
         .with("Content-Disposition", disposition::attachment(name))
         .with("Content-Length", layout.total_len().get());
     let archive = Archive {
+        _turn: turn,
         volume: Arc::clone(volume),
         folder,
         parts,

@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub secret: Secret,
     /// Announced and enforced size of one upload.
     pub upload_size_max: ByteLen,
+    /// Archives that may be made at once: each lists a tree and holds its names.
+    pub archives: Arc<Semaphore>,
     /// Everything else that has a limit.
     pub limits: Limits,
 }

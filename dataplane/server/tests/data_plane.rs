@@ -120,6 +120,7 @@ fn plane() -> Plane {
         volumes: HashMap::from([("v".to_owned(), Arc::new(volume))]),
         secret: secret(),
         upload_size_max: ByteLen::new(1 << 40),
+        archives: Arc::new(Semaphore::new(8)),
         limits,
     };
     let (bridge, calls) = bridge::channel(16);
@@ -445,8 +446,10 @@ fn archives_hold_every_byte() {
     let answer = plane.ask("GET", &(plane.download("d") + "&archive=true"), "", b"");
     assert_eq!(answer.status, 200, "{}", answer.head);
     let mut archive = zip::ZipArchive::new(std::io::Cursor::new(answer.body)).unwrap();
-    let mut names: Vec<String> =
-        archive.file_names().map(|name| name.unwrap().into_owned()).collect();
+    let mut names: Vec<String> = archive
+        .file_names()
+        .map(|name| name.unwrap().into_owned())
+        .collect();
     names.sort();
     assert_eq!(names, ["big", "empty/", "small"]);
     let mut big = Vec::new();
@@ -467,8 +470,10 @@ fn archives_hold_every_byte() {
     let answer = plane.ask("GET", &target, "", b"");
     assert_eq!(answer.status, 200, "{}", answer.head);
     let archive = zip::ZipArchive::new(std::io::Cursor::new(answer.body)).unwrap();
-    let mut names: Vec<String> =
-        archive.file_names().map(|name| name.unwrap().into_owned()).collect();
+    let mut names: Vec<String> = archive
+        .file_names()
+        .map(|name| name.unwrap().into_owned())
+        .collect();
     names.sort();
     assert_eq!(names, ["d/empty/", "d/small"]);
 }
