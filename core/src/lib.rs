@@ -11,6 +11,7 @@
 //! Source: the wire contract of the Backend.AI Storage Proxy, releases 26.2 to 26.9.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod filename;
 pub mod grammar;
 pub mod id;

@@ -1,0 +1,174 @@
+//! Rules that span several keys.
+
+use uuid::Uuid;
+
+use super::document::{Document, Issue, Note, NoteKind, fill};
+use super::keys::Kind;
+use super::suggest::nearest;
+
+/// How far a kind of storage is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendState {
+    /// It works.
+    Ready,
+    /// Its name is known; its volumes are accepted and answer errors.
+    Later,
+}
+
+/// Every name that `volume.*.backend` may have.
+pub static BACKENDS: [(&str, BackendState); 14] = [
+    ("vfs", BackendState::Ready),
+    ("noop", BackendState::Ready),
+    ("xfs", BackendState::Later),
+    ("cephfs", BackendState::Later),
+    ("netapp", BackendState::Later),
+    ("purestorage", BackendState::Later),
+    ("dellemc-onefs", BackendState::Later),
+    ("gpfs", BackendState::Later),
+    ("spectrumscale", BackendState::Later),
+    ("weka", BackendState::Later),
+    ("vast", BackendState::Later),
+    ("exascaler", BackendState::Later),
+    ("hammerspace", BackendState::Later),
+    ("hammerspace-base", BackendState::Later),
+];
+
+/// How far a backend is built; `None` when the name is unknown.
+pub fn backend_state(name: &str) -> Option<BackendState> {
+    BACKENDS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, state)| *state)
+}
+
+/// Checks what no single key can tell.
+pub(super) fn check(document: &mut Document, issues: &mut Vec<Issue>) {
+    tls(document, issues);
+    drivers(document, issues);
+    fleet(document, issues);
+    volumes(document, issues);
+    artifacts(document, issues);
+}
+
+fn tls(document: &Document, issues: &mut Vec<Issue>) {
+    for side in ["api.client", "api.manager"] {
+        let enabled = format!("{side}.ssl-enabled");
+        if !document.flag(&enabled) {
+            continue;
+        }
+        for part in ["ssl-cert", "ssl-privkey"] {
+            let path = format!("{side}.{part}");
+            if document.text(&path, &[]).is_none_or(|text| text.is_empty()) {
+                let issue = Issue::new(path, "key is missing, and ssl-enabled is on");
+                issues.push(located(issue, document, &enabled).allowed(Kind::Path.allowed()));
+            }
+        }
+    }
+}
+
+/// Puts an issue where the key that caused it stands.
+fn located(issue: Issue, document: &Document, cause: &str) -> Issue {
+    match document.entry(cause, &[]) {
+        Some(entry) => issue.at(entry.origin.clone()),
+        None => issue,
+    }
+}
+
+fn drivers(document: &Document, issues: &mut Vec<Issue>) {
+    for driver in document.texts("logging.drivers") {
+        let section = format!("logging.{driver}");
+        if driver != "console" && !document.has_section(&section) {
+            let what = format!("driver {driver} needs the table [{section}]");
+            let issue = Issue::new("logging.drivers", what);
+            issues.push(located(issue, document, "logging.drivers"));
+        }
+    }
+}
+
+/// In a fleet others must know these, so they cannot be made up on first start.
+fn fleet(document: &Document, issues: &mut Vec<Issue>) {
+    if !document.file_has_section("etcd") {
+        return;
+    }
+    for path in [
+        "storage-proxy.node-id",
+        "storage-proxy.secret",
+        "api.manager.secret",
+    ] {
+        let refused = issues.iter().any(|issue| issue.path == path);
+        if document.entry(path, &[]).is_none() && !refused {
+            let issue = Issue::new(path, "key is missing, and the file has an [etcd] section");
+            issues.push(issue.allowed(Kind::Word.allowed()));
+        }
+    }
+}
+
+fn volumes(document: &mut Document, issues: &mut Vec<Issue>) {
+    for name in document.names("volume.*") {
+        let names = [name.clone()];
+        if name == "noop" {
+            let what = "the name noop belongs to the built-in volume";
+            issues.push(Issue::new(fill("volume.*", &names), what));
+        }
+        if Uuid::try_parse(&name).is_ok() {
+            let text = "older servers cannot run tasks on a volume that is named by a UUID";
+            warn(document, &names, text);
+        }
+        let Some(entry) = document.entry("volume.*.backend", &names).cloned() else {
+            continue;
+        };
+        let Some(backend) = document.text("volume.*.backend", &names) else {
+            continue;
+        };
+        let known = BACKENDS.iter().map(|(name, _)| *name);
+        match backend_state(&backend) {
+            Some(BackendState::Ready) => {}
+            Some(BackendState::Later) => {
+                let text = format!("backend {backend} is not built yet: the volume answers errors");
+                warn(document, &names, &text);
+            }
+            None => issues.push(
+                Issue::new(
+                    fill(entry.key.path, &names),
+                    format!("{backend:?} is no backend"),
+                )
+                .at(entry.origin)
+                .allowed(known.clone().collect::<Vec<_>>().join(", "))
+                .suggest(nearest(&backend, known).map(str::to_owned)),
+            ),
+        }
+    }
+}
+
+fn warn(document: &mut Document, names: &[String], text: &str) {
+    let origin = document
+        .entry("volume.*.backend", names)
+        .map(|entry| entry.origin.clone());
+    document.notes.push(Note {
+        kind: NoteKind::Warning,
+        path: fill("volume.*", names),
+        origin,
+        text: text.to_owned(),
+    });
+}
+
+fn artifacts(document: &Document, issues: &mut Vec<Issue>) {
+    for kind in ["artifact-storages.*", "artifact-registries.*"] {
+        for name in document.names(kind) {
+            let names = [name];
+            let path = format!("{kind}.type");
+            let Some(choice) = document.text(&path, &names) else {
+                continue;
+            };
+            let wanted = format!("{kind}.{}", choice.replace('_', "-"));
+            let found = document
+                .sections
+                .iter()
+                .any(|s| s.pattern == wanted && s.names == names);
+            if !found {
+                let what = format!("type {choice} needs the table [{}]", fill(&wanted, &names));
+                issues.push(Issue::new(fill(&path, &names), what));
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Keys of `[server]`: what only this implementation has.
+
+use super::super::keys::Key;
+use super::super::keys::Kind::{Bool, Choice, Duration, Int, Path, Size};
+use crate::units::{GIB, KIB, MIB};
+
+const HOUR_S: u64 = 60 * 60;
+const DAY_S: u64 = 24 * HOUR_S;
+
+pub(super) const KEYS: &[Key] = &[
+    Key::used(
+        "server.data-dir",
+        Path,
+        "Home of secrets, state, lock and the `local` volume. One server at a time uses it. The \
+         flag `--data-dir` and `STORAGE_PROXY_DATA_DIR` go before it.",
+    )
+    .absent(
+        "`$XDG_DATA_HOME/storage-proxy`, else `~/.local/share/storage-proxy`, else \
+         `/var/lib/storage-proxy`",
+    ),
+    Key::used(
+        "server.state-file",
+        Path,
+        "The embedded store: upload sessions and tasks. Relative to the data directory.",
+    )
+    .default("\"state.redb\""),
+    Key::used(
+        "server.threads",
+        Int(1, 4096),
+        "Data-plane threads; goes before `storage-proxy.num-proc`, for files shared with the \
+         original.",
+    )
+    .absent("as `storage-proxy.num-proc`"),
+    Key::used(
+        "server.pin-threads",
+        Bool,
+        "Whether each data-plane thread stays on its own CPU.",
+    )
+    .default("true"),
+    Key::used(
+        "server.control-threads",
+        Int(1, 256),
+        "Threads that answer the Manager. They only parse and wait, so two are plenty.",
+    )
+    .default("2"),
+    Key::used(
+        "server.blocking-threads-max",
+        Int(1, 4096),
+        "Most threads that wait for disks: tree walks, deletions, copies. A hanging mount holds \
+         at most its share of them.",
+    )
+    .default("64"),
+    Key::used(
+        "server.backlog",
+        Int(1, 65535),
+        "Connections that may wait to be accepted.",
+    )
+    .default("1024"),
+    Key::used(
+        "server.drain-timeout",
+        Duration(0, DAY_S),
+        "How long running transfers and requests may go on after SIGTERM or SIGINT. A second \
+         signal ends the program at once. 30 s lets a healthy client finish a chunk.",
+    )
+    .default("\"30s\""),
+    Key::used(
+        "server.limits.connections-max",
+        Int(1, 10_000_000),
+        "Most open client connections; the next one waits in the backlog.",
+    )
+    .default("16384"),
+    Key::used(
+        "server.limits.header-bytes-max",
+        Size(KIB, MIB),
+        "Most bytes of a request head, request line included. Tokens stand in the request line, \
+         and list file names of archives.",
+    )
+    .default("\"64k\""),
+    Key::used(
+        "server.limits.headers-max",
+        Int(8, 1024),
+        "Most header fields of a request.",
+    )
+    .default("100"),
+    Key::used(
+        "server.limits.head-timeout",
+        Duration(1, HOUR_S),
+        "How long a client may take to send a request head, and a TLS handshake.",
+    )
+    .default("\"10s\""),
+    Key::used(
+        "server.limits.idle-timeout",
+        Duration(1, DAY_S),
+        "How long a connection stays open between requests. Longer than the 60 s after which \
+         common load balancers give up, so that they close first.",
+    )
+    .default("\"75s\""),
+    Key::used(
+        "server.limits.progress-timeout",
+        Duration(1, DAY_S),
+        "How long a transfer may stand still before it is cut.",
+    )
+    .default("\"60s\""),
+    Key::used(
+        "server.limits.buffer-bytes-max",
+        Size(MIB, 64 * GIB),
+        "Memory for bytes in flight, all threads together. When it is used up, transfers wait.",
+    )
+    .default("\"64m\""),
+    Key::used(
+        "server.limits.ranges-max",
+        Int(1, 10_000),
+        "Most ranges of one download request; more is answered 416.",
+    )
+    .default("64"),
+    Key::used(
+        "server.limits.archive-entries-max",
+        Int(1, 100_000_000),
+        "Most entries of one archive. Their names are held in memory, about 100 bytes each.",
+    )
+    .default("1000000"),
+    Key::used(
+        "server.limits.archives-max",
+        Int(1, 10_000),
+        "Most archives that are made at once; the next one waits.",
+    )
+    .default("16"),
+    Key::used(
+        "server.limits.json-bytes-max",
+        Size(KIB, GIB),
+        "Most bytes of a JSON body on the manager port; more is answered 413.",
+    )
+    .default("\"1m\""),
+    Key::used(
+        "server.limits.task-concurrency",
+        Int(1, 1024),
+        "Background tasks that run at once on one volume; the others wait, registered.",
+    )
+    .default("4"),
+    Key::used(
+        "server.uploads.collect-interval",
+        Duration(1, 30 * DAY_S),
+        "How often expired uploads are looked for and removed.",
+    )
+    .default("\"10m\""),
+    Key::used(
+        "server.uploads.collect-grace",
+        Duration(0, 30 * DAY_S),
+        "How long an unfinished upload stays after its token has expired.",
+    )
+    .default("\"1h\""),
+    Key::used(
+        "server.tls.min-version",
+        Choice(&["1.2", "1.3"]),
+        "Oldest TLS version that is spoken.",
+    )
+    .default("\"1.2\""),
+];
