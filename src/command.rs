@@ -1,0 +1,9 @@
+//! One module per command. They parse nothing and know no protocol.
+
+pub mod config;
+pub mod get;
+pub mod health;
+pub mod ls;
+pub mod mkdir;
+pub mod put;
+pub mod rm;

@@ -1,0 +1,218 @@
+//! `serve`: from a configuration to a running server, and back.
+//!
+//! Order: configuration, logging, data directory with its lock and secrets, ports, another user
+//! if asked for, threads. Whatever fails before the threads leaves nothing behind but the data
+//! directory.
+
+use std::fs;
+use std::path::Path;
+
+use proxy_core::config::Override;
+use tokio::runtime::Builder;
+
+use crate::cli::{Place, ServeArgs};
+use crate::datadir::{DataDir, Runtime, private_dir};
+use crate::failure::Failure;
+use crate::listen::{Listeners, bind_all};
+use crate::load::{Loaded, load, problems};
+use crate::settings::{Addresses, LOCAL_VOLUME, Settings, look};
+use crate::{banner, logging, output, privileges, shutdown, wiring};
+
+/// Layout of folders on disk that a new volume has; the same file tells the original.
+const LAYOUT: &str = "3\n";
+
+/// How long after the drain the program waits for what does not let itself be drained.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Runs the server until it is told to stop.
+pub fn run(place: &Place, args: &ServeArgs) -> Result<(), Failure> {
+    let loaded = load(place, flags(args))?;
+    let outside = look(&loaded).map_err(|issues| problems(loaded.file.as_deref(), &issues))?;
+    let level = if args.debug {
+        Some("debug")
+    } else {
+        args.log_level.as_deref()
+    };
+    logging::init(&loaded, level)?;
+    remarks(&loaded, &outside.warnings);
+
+    let data = DataDir::create(&loaded.data_dir)?;
+    let lock = data.lock()?;
+    let secrets = data.secrets(&loaded.document)?;
+    let settings = Settings::new(&loaded, outside, secrets);
+    let local = local_volume(&loaded, &data)?;
+    let listeners = bind_all(&settings)?;
+    let pid_file = PidFile::write(&settings)?;
+    if let Some(identity) = &settings.identity {
+        for path in [
+            "",
+            "lock",
+            "secrets",
+            "secrets/token-secret",
+            "secrets/manager-secret",
+        ] {
+            let path = loaded.data_dir.join(path);
+            if path.exists() {
+                privileges::hand_over(identity, &path)?;
+            }
+        }
+        for path in local.iter().flat_map(|path| path.ancestors().take(2)) {
+            privileges::hand_over(identity, path)?;
+        }
+        privileges::become_user(identity)?;
+    }
+    let ended = threads(&loaded, settings, listeners, &data);
+    data.remove_runtime();
+    drop((pid_file, lock));
+    ended
+}
+
+fn flags(args: &ServeArgs) -> Vec<Override> {
+    let flag = |name: &str, path: &str, value: &Option<String>| {
+        value.as_ref().map(|text| Override::flag(path, text, name))
+    };
+    let mut flags = Vec::new();
+    flags.extend(flag(
+        "--client-addr",
+        "api.client.service-addr",
+        &args.client_addr,
+    ));
+    flags.extend(flag(
+        "--manager-addr",
+        "api.manager.service-addr",
+        &args.manager_addr,
+    ));
+    flags.extend(flag(
+        "--internal-addr",
+        "api.manager.internal-addr",
+        &args.internal_addr,
+    ));
+    flags
+}
+
+/// Says once what in the configuration deserves a look.
+fn remarks(loaded: &Loaded, warnings: &[String]) {
+    use proxy_core::config::NoteKind;
+    match &loaded.file {
+        Some(file) => tracing::info!("configuration {}", file.display()),
+        None => tracing::info!("no configuration file, built-in defaults apply"),
+    }
+    let notes = &loaded.document.notes;
+    for note in notes {
+        match note.kind {
+            NoteKind::Warning => tracing::warn!("{note}"),
+            NoteKind::Later | NoteKind::NoEffect => tracing::debug!("{note}"),
+        }
+    }
+    let quiet = notes
+        .iter()
+        .filter(|note| note.kind != NoteKind::Warning)
+        .count();
+    if 0 < quiet {
+        tracing::info!("{quiet} keys have no effect yet; storage-proxy config check lists them");
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    if loaded.document.has_section("etcd") {
+        tracing::warn!("[etcd]: fleet features are not active, this server keeps its own state");
+    }
+}
+
+/// Makes the volume that nobody configured.
+fn local_volume(loaded: &Loaded, data: &DataDir) -> Result<Option<std::path::PathBuf>, Failure> {
+    if loaded.document.has_section("volume") {
+        return Ok(None);
+    }
+    let path = data.join("volumes").join(LOCAL_VOLUME);
+    private_dir(&path)?;
+    let layout = path.join("version.txt");
+    if !layout.exists() {
+        fs::write(&layout, LAYOUT).map_err(|error| Failure::at("write", &layout, &error))?;
+    }
+    Ok(Some(path))
+}
+
+/// Starts the control plane's threads, the planes on them, and waits for the end.
+fn threads(
+    loaded: &Loaded,
+    settings: Settings,
+    listeners: Listeners,
+    data: &DataDir,
+) -> Result<(), Failure> {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(settings.threads.control)
+        .max_blocking_threads(settings.threads.blocking_max)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("start threads: {error}")))?;
+    let drain = settings.drain_timeout;
+    let ended = runtime.block_on(async {
+        let shutdown = shutdown::on_signals()?;
+        let word = word(&settings, &listeners.bound);
+        let banner = banner::text(loaded, &settings, &word);
+        let ready = || {
+            data.write_runtime(&word)?;
+            tracing::info!("Node ID: {}", settings.node_id);
+            tracing::info!("Started the storage-proxy service.");
+            output::text(&banner);
+            Ok(())
+        };
+        let mut overdue = shutdown.clone();
+        tokio::select! {
+            ended = wiring::run(settings.clone(), listeners, ready, shutdown) => ended,
+            () = async {
+                overdue.requested().await;
+                tokio::time::sleep(drain + GRACE).await;
+            } => {
+                tracing::warn!("some transfers did not end in {} s, cut", drain.as_secs());
+                Ok(())
+            }
+        }
+    });
+    // Threads that wait for a hanging mount must not keep the process.
+    runtime.shutdown_background();
+    if ended.is_ok() {
+        tracing::info!("exit.");
+    }
+    ended
+}
+
+/// What client commands must know.
+fn word(settings: &Settings, bound: &Addresses) -> Runtime {
+    let url = |tls: bool, at: &std::net::SocketAddr| {
+        format!("{}://{at}", if tls { "https" } else { "http" })
+    };
+    Runtime {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        client: url(settings.client_tls.is_some(), &bound.client),
+        manager: url(settings.manager_tls.is_some(), &bound.manager),
+        internal: url(false, &bound.internal),
+    }
+}
+
+/// A written process id, taken back at the end.
+struct PidFile(Option<std::path::PathBuf>);
+
+impl PidFile {
+    fn write(settings: &Settings) -> Result<Self, Failure> {
+        let Some(path) = &settings.pid_file else {
+            return Ok(Self(None));
+        };
+        fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|error| Failure::at("write", path, &error))?;
+        Ok(Self(Some(path.clone())))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let regular = |path: &&std::path::PathBuf| Path::new(path).is_file();
+        if let Some(path) = self.0.as_ref().filter(regular) {
+            // Another user may own the directory by now; a stale number does no harm.
+            let _ = fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Goal: what a configuration says reaches the planes, resolved against this machine.
+//! Method: small files in a temporary directory.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::cli::Place;
+use crate::load::{Unloadable, read};
+
+/// Loads a file with this text in `dir`.
+fn loaded(dir: &Path, text: &str) -> Loaded {
+    let file = dir.join("c.toml");
+    fs::write(&file, text).unwrap();
+    let place = Place {
+        config: Some(file),
+        data_dir: Some(dir.join("data")),
+    };
+    match read(&place, Vec::new()) {
+        Ok(loaded) => loaded,
+        Err(Unloadable::Failed(failure)) => panic!("{failure}"),
+        Err(Unloadable::Wrong(_, issues)) => panic!("{issues:?}"),
+    }
+}
+
+fn settings(dir: &Path, text: &str) -> Settings {
+    let loaded = loaded(dir, text);
+    let outside = look(&loaded).unwrap();
+    let secrets = Secrets {
+        token: Secret::new("t"),
+        manager: Secret::new("m"),
+    };
+    Settings::new(&loaded, outside, secrets)
+}
+
+#[test]
+fn an_empty_file_is_a_standalone_server_on_loopback() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), "");
+    assert_eq!(settings.addresses.client.to_string(), "127.0.0.1:6021");
+    assert_eq!(settings.addresses.manager.to_string(), "127.0.0.1:6022");
+    assert_eq!(settings.addresses.internal.to_string(), "127.0.0.1:16023");
+    assert_eq!(settings.state_file, dir.path().join("data/state.redb"));
+    let [volume] = settings.volumes.as_slice() else {
+        panic!("one volume")
+    };
+    assert_eq!(
+        (volume.name.as_str(), volume.backend.as_str()),
+        ("local", "vfs")
+    );
+    assert_eq!(volume.path, dir.path().join("data/volumes/local"));
+    assert_eq!(settings.session_expire, Duration::from_secs(86_400));
+    assert_eq!(settings.upload_bytes_max, 100 << 30);
+    assert_eq!(settings.list_entries_max, Some(1000));
+    assert_eq!(settings.pid_file, None);
+    assert_eq!(settings.threads.data, crate::host::cpus());
+    assert!(!settings.fleet_requested);
+    assert!(settings.client_tls.is_none());
+    assert_eq!(settings.limits.ranges_max, 64);
+}
+
+#[test]
+fn paths_count_from_the_directory_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[volume.a]\nbackend = \"vfs\"\npath = \"vols/./a\"\noptions = { x = 1 }\n\
+                [volume.b]\nbackend = \"vfs\"\npath = \"/b\"\nfsprefix = \"p\"\n\
+                [storage-proxy]\npid-file = \"run/p.pid\"\nscandir-limit = 0\n\
+                max-upload-size = \"inf\"\n[server]\nstate-file = \"s.db\"";
+    let settings = settings(dir.path(), text);
+    let paths: Vec<_> = settings
+        .volumes
+        .iter()
+        .map(|volume| volume.path.clone())
+        .collect();
+    assert_eq!(paths, [dir.path().join("vols/a"), "/b".into()]);
+    assert_eq!(settings.volumes[0].options["x"], 1);
+    assert_eq!(settings.volumes[1].fsprefix, "p");
+    assert_eq!(settings.pid_file, Some(dir.path().join("run/p.pid")));
+    assert_eq!(settings.state_file, dir.path().join("data/s.db"));
+    assert_eq!(settings.list_entries_max, None);
+    assert_eq!(settings.upload_bytes_max, u64::MAX);
+}
+
+#[test]
+fn more_threads_than_cpus_are_cut_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let cpus = crate::host::cpus();
+    for (text, want, warned) in [
+        ("storage-proxy.num-proc = 1", 1, false),
+        ("storage-proxy.num-proc = 4096", cpus, cpus != 4096),
+        (
+            "storage-proxy.num-proc = 4096\nserver.threads = 1",
+            1,
+            false,
+        ),
+    ] {
+        let outside = look(&loaded(dir.path(), text)).unwrap();
+        assert_eq!(outside.data_threads, want, "{text}");
+        assert_eq!(outside.warnings.len(), usize::from(warned), "{text}");
+    }
+}
+
+#[track_caller]
+fn check_issue(dir: &Path, text: &str, want: &str) {
+    let issues = look(&loaded(dir, text)).unwrap_err();
+    let all: String = issues.iter().map(|issue| format!("{issue}\n")).collect();
+    assert!(all.contains(want), "{text}\n{all}");
+}
+
+#[test]
+fn what_is_not_on_this_machine_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("k.pem"), "x").unwrap();
+    let tls = "[api.client]\nssl-enabled = true\nssl-privkey = \"k.pem\"\nssl-cert = ";
+    check_issue(dir, &format!("{tls}\"c.pem\""), "api.client.ssl-cert: ");
+    check_issue(dir, &format!("{tls}\".\""), "is not a file");
+    let off = "[api.manager]\nssl-privkey = \"gone.pem\"";
+    check_issue(dir, off, "api.manager.ssl-privkey: ");
+    let user = "storage-proxy.user = \"no such user\"";
+    check_issue(
+        dir,
+        user,
+        "storage-proxy.user: there is no user \"no such user\"",
+    );
+    let group = "storage-proxy.group = \"no such group\"";
+    check_issue(
+        dir,
+        group,
+        "storage-proxy.group: there is no group \"no such group\"",
+    );
+    let host = "api.client.service-addr = \"no-such-host.invalid:1\"";
+    check_issue(
+        dir,
+        host,
+        "api.client.service-addr: cannot resolve \"no-such-host.invalid\"",
+    );
+}
+
+#[test]
+fn an_empty_host_is_every_interface() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = look(&loaded(dir.path(), "api.client.service-addr = \":6021\"")).unwrap();
+    assert!(outside.addresses.client.ip().is_unspecified());
+}
+
+#[test]
+fn only_root_becomes_somebody() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = look(&loaded(dir.path(), "storage-proxy.user = 4711")).unwrap();
+    let root = rustix::process::geteuid().is_root();
+    let want = Identity {
+        uid: 4711,
+        gid: 4711,
+        groups: Vec::new(),
+    };
+    assert_eq!(outside.identity, root.then_some(want));
+    let outside = look(&loaded(dir.path(), "storage-proxy.user = -1")).unwrap();
+    assert_eq!(outside.identity, None);
+}
+
+#[test]
+fn missing_volume_paths_are_warnings() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[volume.a]\nbackend = \"vfs\"\npath = \"gone\"";
+    let outside = look(&loaded(dir.path(), text)).unwrap();
+    let gone = dir.path().join("gone");
+    let want = format!("volume.a.path: {} is not a directory", gone.display());
+    assert_eq!(outside.warnings, [want]);
+}
