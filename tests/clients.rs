@@ -1,0 +1,139 @@
+//! Goal: the real clients, unmodified, upload and download through the running program.
+//! Method: one script per client in tests/clients, with pinned versions, installed outside of
+//! the repository's own files; each says "skipped: reason" where it cannot be installed.
+//!
+//! What was seen with which version: tests/clients/README.md.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use proxy_testkit::server::{MANAGER_SECRET, VOLUME};
+use proxy_testkit::{Folder, Server, skip};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
+/// The exit status by which setup.sh says that something cannot be had here.
+const UNAVAILABLE: i32 = 75;
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}
+
+/// Makes a client's environment and gives what runs it, or the reason why there is none.
+///
+/// Environments lie under the build's own directory, so they survive between runs and go with
+/// `cargo clean`.
+#[track_caller]
+fn environment(name: &str) -> Result<PathBuf, String> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
+    let output = Command::new("bash")
+        .arg(scripts().join("setup.sh"))
+        .arg(name)
+        .arg(&dir)
+        .stdin(Stdio::null())
+        .output()
+        .expect("bash runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    match output.status.code() {
+        Some(0) => {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            Ok(PathBuf::from(text.lines().last().unwrap_or_default()))
+        }
+        Some(UNAVAILABLE) => Err(said.lines().last().unwrap_or("no reason given").to_owned()),
+        _ => panic!("setup of {name}: {said}"),
+    }
+}
+
+/// Runs a script against a server of its own.
+#[track_caller]
+#[allow(clippy::print_stdout)]
+fn run(program: &Path, script: &str, more: &[(&str, &Path)]) {
+    let server = Server::start(PROGRAM);
+    let folder = Folder::empty(&server);
+    let scratch = tempfile::tempdir().expect("a directory");
+    let output = Command::new(program)
+        .arg(scripts().join(script))
+        .current_dir(scratch.path())
+        .env("STORAGE_CLIENT", format!("http://{}", server.client()))
+        .env("STORAGE_MANAGER", format!("http://{}", server.manager()))
+        .env("STORAGE_SECRET", MANAGER_SECRET)
+        .env("STORAGE_VOLUME", VOLUME)
+        .env("STORAGE_VFID", &folder.vfid)
+        .env("STORAGE_FOLDER", &folder.path)
+        .env("STORAGE_SCRATCH", scratch.path())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .envs(more.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the client runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let wailed = String::from_utf8_lossy(&output.stderr).into_owned();
+    let last = said.lines().last().unwrap_or_default().to_owned();
+    println!("{script}: {last}");
+    assert!(
+        output.status.success(),
+        "{script}: {}\n{said}\n{wailed}",
+        output.status
+    );
+    assert!(last.ends_with(" passed, 0 failed"), "{script}: {last}");
+    server.finish();
+}
+
+#[test]
+fn aiotusclient_uploads() {
+    match environment("tus") {
+        Ok(python) => run(&python, "use_aiotusclient.py", &[]),
+        Err(reason) => skip(reason),
+    }
+}
+
+#[test]
+fn tuspy_uploads_and_resumes() {
+    match environment("tus") {
+        Ok(python) => run(&python, "use_tuspy.py", &[]),
+        Err(reason) => skip(reason),
+    }
+}
+
+#[test]
+fn tus_js_client_uploads_aborts_and_resumes() {
+    match environment("node") {
+        Ok(modules) => run(
+            Path::new("node"),
+            "use_tus_js.mjs",
+            &[("STORAGE_NODE", &modules)],
+        ),
+        Err(reason) => skip(reason),
+    }
+}
+
+#[test]
+fn the_sdk_uploads_and_downloads() {
+    for version in ["backend-26.9.6", "backend-26.2.0"] {
+        match environment(version) {
+            Ok(python) => run(&python, "use_sdk.py", &[]),
+            Err(reason) => skip(format!("{version}: {reason}")),
+        }
+    }
+}
+
+#[test]
+fn the_managers_own_client_is_content() {
+    for version in ["backend-26.9.6", "backend-26.2.0"] {
+        match environment(version) {
+            Ok(python) => run(&python, "use_manager.py", &[]),
+            Err(reason) => skip(format!("{version}: {reason}")),
+        }
+    }
+}
+
+#[test]
+fn curl_moves_a_big_file() {
+    match Command::new("curl")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+    {
+        Ok(status) if status.success() => run(Path::new("bash"), "use_curl.sh", &[]),
+        _ => skip("no curl"),
+    }
+}
