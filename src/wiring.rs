@@ -1,0 +1,210 @@
+//! Where the two planes are put together.
+//!
+//! Everything is resolved, bound and locked when this is called, and the process is whoever it
+//! will be. Order: the store, the volumes, the tasks, then the two planes; down again in reverse.
+
+mod collect;
+mod counters;
+mod keeper;
+mod snapshot;
+mod tls;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use proxy_api::{ApiState, Health, internal_router, manager_router};
+use proxy_server::{Server, ServerConfig, bridge};
+use proxy_state::{EmbeddedStore, EventSink, LogSink, Runner, RunnerOptions, StoreOptions};
+use proxy_state::{Sessions, TaskStore};
+use proxy_volume::{Spec, Volumes};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::failure::{Failure, plain};
+use crate::listen::Listeners;
+use crate::settings::{Settings, VolumeSettings};
+use crate::shutdown::Shutdown;
+
+/// Calls of the data plane that may wait for the control plane.
+const BRIDGE_CALLS_MAX: usize = 4096;
+
+/// Serves on `listeners` until `shutdown` is requested, then drains and returns.
+///
+/// Called inside the control plane's runtime. `ready` is called once, when connections are
+/// answered on all ports.
+///
+/// # Errors
+/// A plane could not start, or ended by itself.
+pub async fn run(
+    settings: Settings,
+    listeners: Listeners,
+    ready: impl FnOnce() -> Result<(), Failure>,
+    mut shutdown: Shutdown,
+) -> Result<(), Failure> {
+    let settings = Arc::new(settings);
+    let store = open_store(&settings)?;
+    let volumes = Arc::new(open_volumes(&settings)?);
+    volumes.open_all().await;
+    let runner = start_runner(&settings, &store, &volumes).await?;
+
+    let entries = Arc::new(ArcSwap::from_pointee(snapshot::build(&settings, &volumes)));
+    let (bridge, calls) = bridge::channel(BRIDGE_CALLS_MAX);
+    let server = proxy_server::start(ServerConfig {
+        listeners: listeners.client,
+        pin: settings.threads.pin,
+        snapshot: Arc::clone(&entries),
+        bridge,
+        tls: tls::server(&settings, settings.client_tls.as_ref())?,
+        engine: snapshot::engine(&settings),
+    })
+    .map_err(|error| Failure::new(format!("start the data plane: {}", plain(&error))))?;
+
+    let state = api_state(&settings, &store, &volumes, &runner, &server);
+    let mut background = JoinSet::new();
+    let health = Arc::clone(&state.health);
+    background.spawn(async move { health.watch().await });
+    background.spawn(keeper::serve(
+        calls,
+        Arc::clone(&store) as Arc<dyn Sessions>,
+    ));
+    let watched = (Arc::clone(&settings), Arc::clone(&volumes));
+    background.spawn(snapshot::follow(watched.0, watched.1, entries));
+    let sessions = Arc::clone(&store) as Arc<dyn Sessions>;
+    background.spawn(collect::run(
+        Arc::clone(&settings),
+        Arc::clone(&volumes),
+        sessions,
+    ));
+
+    let mut planes = JoinSet::new();
+    let limits = api_limits(&settings);
+    let manager = listener(listeners.manager)?;
+    let manager_tls = tls::server(&settings, settings.manager_tls.as_ref())?;
+    let mut until = shutdown.clone();
+    let until_asked = async move { until.requested().await };
+    let router = manager_router(state.clone());
+    planes.spawn(proxy_api::serve(
+        manager,
+        router,
+        manager_tls,
+        until_asked,
+        limits,
+    ));
+    let internal = listener(listeners.internal)?;
+    let mut until = shutdown.clone();
+    let until_asked = async move { until.requested().await };
+    planes.spawn(proxy_api::serve(
+        internal,
+        internal_router(state),
+        None,
+        until_asked,
+        limits,
+    ));
+
+    ready()?;
+    shutdown.requested().await;
+    server.drain(settings.drain_timeout);
+    let data = tokio::task::spawn_blocking(move || server.join());
+    while planes.join_next().await.is_some() {}
+    let left = runner.shutdown(settings.drain_timeout).await;
+    if left > 0 {
+        tracing::info!(tasks = left, "unfinished tasks go on at the next start");
+    }
+    let ended = data
+        .await
+        .map_err(|error| Failure::new(format!("the data plane: {error}")))?;
+    background.shutdown().await;
+    if let Err(error) = store.flush().await {
+        tracing::error!(%error, "the last records did not reach the disk");
+    }
+    ended.map_err(|error| Failure::new(format!("the data plane: {}", plain(&error))))
+}
+
+fn open_store(settings: &Settings) -> Result<Arc<EmbeddedStore>, Failure> {
+    let store = EmbeddedStore::open(&settings.state_file, StoreOptions::default());
+    store
+        .map(Arc::new)
+        .map_err(|error| Failure::new(error.to_string()))
+}
+
+/// The volumes whose backends this build has; the others are told, and the rest works.
+fn open_volumes(settings: &Settings) -> Result<Volumes, Failure> {
+    let known = |volume: &&VolumeSettings| {
+        let known = proxy_volume::Kind::parse(&volume.backend).is_some();
+        if !known {
+            tracing::error!(
+                volume = volume.name,
+                backend = volume.backend,
+                "this build has no such backend, the volume is not served"
+            );
+        }
+        known
+    };
+    let spec = |volume: &VolumeSettings| Spec {
+        name: volume.name.clone(),
+        backend: volume.backend.clone(),
+        path: volume.path.clone(),
+        fsprefix: volume.fsprefix.clone(),
+        options: volume.options.clone(),
+    };
+    let specs = settings.volumes.iter().filter(known).map(spec).collect();
+    let limits = proxy_volume::Limits::default();
+    Volumes::new(specs, &limits).map_err(|error| Failure::new(error.to_string()))
+}
+
+async fn start_runner(
+    settings: &Settings,
+    store: &Arc<EmbeddedStore>,
+    volumes: &Arc<Volumes>,
+) -> Result<Runner, Failure> {
+    let options = RunnerOptions {
+        running_per_key_max: settings.limits.task_concurrency,
+        ..RunnerOptions::default()
+    };
+    let tasks = Arc::clone(store) as Arc<dyn TaskStore>;
+    let events: Arc<dyn EventSink> = Arc::new(LogSink);
+    let handlers = proxy_volume::tasks::handlers(volumes);
+    let started = Runner::start(tasks, events, handlers, options).await;
+    started.map_err(|error| Failure::new(format!("take up unfinished tasks: {error}")))
+}
+
+fn api_state(
+    settings: &Settings,
+    store: &Arc<EmbeddedStore>,
+    volumes: &Arc<Volumes>,
+    runner: &Runner,
+    server: &Server,
+) -> ApiState {
+    let health = Health::new(proxy_api::probes::standalone(store, volumes));
+    let api = proxy_api::Settings {
+        manager_secret: settings.secrets.manager.clone(),
+        token_secret: settings.secrets.token.clone(),
+        token_ttl: settings.session_expire,
+        upload_bytes_max: Some(settings.upload_bytes_max).filter(|max| *max != u64::MAX),
+        json_bytes_max: settings.limits.json_bytes_max,
+        list_entries_max: settings.list_entries_max.unwrap_or(0),
+        scopes_on_demand: settings.auto_quota_scope,
+    };
+    let sessions = Arc::clone(store) as Arc<dyn Sessions>;
+    let (volumes, runner) = (Arc::clone(volumes), Arc::new(runner.clone()));
+    let limits = api_limits(settings);
+    let state = ApiState::new(volumes, sessions, runner, api, Arc::new(health), &limits);
+    state
+        .metrics
+        .add_source(Box::new(counters::DataPlane::new(server.metrics())));
+    state
+}
+
+fn api_limits(settings: &Settings) -> proxy_api::Limits {
+    proxy_api::Limits {
+        drain_time_max: settings.drain_timeout,
+        head_bytes_max: settings.limits.header_bytes_max,
+        write_stall_max: settings.limits.progress_timeout,
+        ..proxy_api::Limits::default()
+    }
+}
+
+fn listener(listener: std::net::TcpListener) -> Result<TcpListener, Failure> {
+    TcpListener::from_std(listener)
+        .map_err(|error| Failure::new(format!("watch a listener: {}", plain(&error))))
+}

@@ -1,0 +1,64 @@
+//! Collects what uploads left behind: expired sessions, and staging files that nobody knows.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use proxy_state::Sessions;
+use proxy_volume::{Control, Volumes};
+
+use crate::settings::Settings;
+
+/// Sessions that are forgotten at a time.
+const BATCH: usize = 256;
+
+/// Collects once at the start and then at every interval, for ever.
+pub async fn run(settings: Arc<Settings>, volumes: Arc<Volumes>, sessions: Arc<dyn Sessions>) {
+    let mut ticks = tokio::time::interval(settings.collect_interval);
+    loop {
+        ticks.tick().await;
+        forget(&*sessions, settings.collect_grace.as_secs()).await;
+        // A staging file is written to while its upload lives: one that has not changed for
+        // longer than a token lives belongs to nobody.
+        let age = settings.session_expire + settings.collect_grace;
+        for volume in volumes.listed() {
+            match volume
+                .sweep_staging(age, Arc::new(Control::default()))
+                .await
+            {
+                Ok(swept) if !swept.sessions.is_empty() || swept.hidden > 0 => tracing::info!(
+                    volume = volume.name(),
+                    sessions = swept.sessions.len(),
+                    bytes = swept.bytes,
+                    hidden = swept.hidden,
+                    "abandoned uploads and leftovers are gone"
+                ),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(volume = volume.name(), %error, "can not collect"),
+            }
+        }
+    }
+}
+
+/// Forgets sessions whose tokens expired `grace` seconds ago.
+async fn forget(sessions: &dyn Sessions, grace: u64) {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    loop {
+        let expired = match sessions.expired(now.saturating_sub(grace), BATCH).await {
+            Ok(expired) if expired.is_empty() => return,
+            Ok(expired) => expired,
+            Err(error) => {
+                tracing::warn!(%error, "can not look for expired uploads");
+                return;
+            }
+        };
+        let mut gone = 0;
+        for session in &expired {
+            gone += usize::from(matches!(sessions.forget(session.id).await, Ok(true)));
+        }
+        if gone == 0 {
+            return;
+        }
+    }
+}

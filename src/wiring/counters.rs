@@ -1,0 +1,91 @@
+//! The data plane's counters, for the page that both planes share.
+
+use proxy_api::metrics::{Gauge, RequestSeries, Source};
+use proxy_server::metrics::Metrics;
+
+/// The data plane's counters as the metrics page wants them.
+pub struct DataPlane(Metrics);
+
+impl DataPlane {
+    /// Reads `metrics` when asked.
+    pub fn new(metrics: Metrics) -> Self {
+        Self(metrics)
+    }
+}
+
+impl Source for DataPlane {
+    fn requests(&self) -> Vec<RequestSeries> {
+        let series = self.0.requests();
+        series
+            .into_iter()
+            .map(|(key, series)| RequestSeries {
+                endpoint: key.endpoint,
+                method: key.method,
+                status: key.status,
+                error: key.labels,
+                count: series.count,
+                seconds: series.seconds,
+                buckets: series.buckets.to_vec(),
+            })
+            .collect()
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        let sum = |name, help, value| Gauge { name, help, value };
+        let metrics = &self.0;
+        vec![
+            sum(
+                "storage_proxy_connections",
+                "Open client connections",
+                metrics.sum(|thread| &thread.connections),
+            ),
+            sum(
+                "storage_proxy_buffers_in_use",
+                "Transfer buffers that hold bytes on their way",
+                metrics.sum(|thread| &thread.engine.buffers_in_use),
+            ),
+            sum(
+                "storage_proxy_buffer_bytes_mapped",
+                "Memory of all transfer buffers, in use or kept",
+                metrics.sum(|thread| &thread.engine.buffer_bytes_mapped),
+            ),
+            sum(
+                "storage_proxy_inflight_operations",
+                "File operations that are not answered yet",
+                metrics.sum(|thread| &thread.engine.inflight_operations),
+            ),
+            sum(
+                "storage_proxy_pipes_in_use",
+                "Pipes that carry a download",
+                metrics.sum(|thread| &thread.engine.pipes_in_use),
+            ),
+        ]
+    }
+
+    fn counters(&self) -> Vec<Gauge> {
+        let sum = |name, help, value| Gauge { name, help, value };
+        let metrics = &self.0;
+        vec![
+            sum(
+                "storage_proxy_connections_accepted_total",
+                "Client connections accepted",
+                metrics.sum(|thread| &thread.accepted),
+            ),
+            sum(
+                "storage_proxy_received_bytes_total",
+                "Bytes of request bodies received",
+                metrics.sum(|thread| &thread.received_bytes),
+            ),
+            sum(
+                "storage_proxy_sent_bytes_total",
+                "Bytes of answers sent",
+                metrics.sum(|thread| &thread.sent_bytes),
+            ),
+            sum(
+                "storage_proxy_panics_total",
+                "Requests that panicked",
+                metrics.sum(|thread| &thread.panics),
+            ),
+        ]
+    }
+}

@@ -1,0 +1,169 @@
+//! The control plane's end of the bridge: keeps upload sessions for the data plane.
+//!
+//! A granted session is kept by a task of its own. It ends, and gives the lease back, when the
+//! data plane drops its end of the channel, whatever became of the connection.
+
+use std::sync::Arc;
+
+use proxy_core::token::UploadClaims;
+use proxy_core::units::Offset;
+use proxy_server::bridge::{Call, Claimed, Grant, Known, Refusal, Report};
+use proxy_state::{Claim, ClaimError, ClaimOutcome, LeaseError, Session, SessionState, Sessions};
+use tokio::sync::{mpsc, oneshot};
+
+/// Reports of one session that may wait; its holder sends one at a time.
+const REPORTS_MAX: usize = 4;
+
+/// Answers calls until the data plane is gone.
+pub async fn serve(mut calls: mpsc::Receiver<Call>, sessions: Arc<dyn Sessions>) {
+    while let Some(call) = calls.recv().await {
+        let sessions = Arc::clone(&sessions);
+        match call {
+            Call::Look { session, reply } => {
+                tokio::spawn(async move {
+                    let found = sessions.look(session).await;
+                    let known = found.map(|session| session.as_ref().map(known));
+                    // A caller that is gone wants no answer.
+                    let _ = reply.send(known.map_err(|error| Refusal::Store(error.to_string())));
+                });
+            }
+            Call::Claim {
+                upload,
+                staged,
+                wanted,
+                reply,
+            } => {
+                tokio::spawn(claim(sessions, *upload, staged, wanted, reply));
+            }
+        }
+    }
+}
+
+fn known(session: &Session) -> Known {
+    let finished = match &session.state {
+        SessionState::Open => None,
+        SessionState::Finished { last_from, target } => Some((target.clone(), *last_from)),
+    };
+    let staged = (session.ino, session.dev);
+    Known {
+        offset: session.offset,
+        size: session.size,
+        staged,
+        finished,
+    }
+}
+
+async fn claim(
+    sessions: Arc<dyn Sessions>,
+    upload: UploadClaims,
+    staged: (u64, u64),
+    wanted: Offset,
+    reply: oneshot::Sender<Result<Claimed, Refusal>>,
+) {
+    let session = Session {
+        id: upload.session,
+        volume: upload.volume,
+        vfid: upload.vfid,
+        relpath: upload.relpath,
+        size: u64::try_from(upload.size).unwrap_or(0),
+        offset: Offset::ZERO,
+        ino: staged.0,
+        dev: staged.1,
+        exp: upload.exp,
+        state: SessionState::Open,
+    };
+    let outcome = sessions
+        .claim(Claim {
+            session,
+            offset: Some(wanted),
+        })
+        .await;
+    let granted = match outcome {
+        Ok(ClaimOutcome::Granted(granted)) => granted,
+        Ok(ClaimOutcome::Finished(session)) => {
+            let _ = reply.send(Ok(Claimed::Finished(known(&session))));
+            return;
+        }
+        Err(error) => {
+            let _ = reply.send(Err(refused(error)));
+            return;
+        }
+    };
+    let (reports, incoming) = mpsc::channel(REPORTS_MAX);
+    let (revoke, revoked) = oneshot::channel();
+    let grant = Grant {
+        offset: granted.session.offset,
+        revoked,
+        reports,
+    };
+    // If the caller is gone, the grant goes down with the answer and the keeper ends at once.
+    let _ = reply.send(Ok(Claimed::Granted(grant)));
+    keep(sessions, *granted, incoming, revoke).await;
+}
+
+fn refused(error: ClaimError) -> Refusal {
+    match error {
+        ClaimError::Held => Refusal::Held,
+        ClaimError::Superseded => Refusal::Lost,
+        ClaimError::OtherUpload => Refusal::NotFound,
+        other => Refusal::Store(other.to_string()),
+    }
+}
+
+/// Serves the reports of one holder; passes a revocation on.
+async fn keep(
+    sessions: Arc<dyn Sessions>,
+    granted: proxy_state::Grant,
+    mut incoming: mpsc::Receiver<Report>,
+    revoke: oneshot::Sender<Option<Offset>>,
+) {
+    let proxy_state::Grant {
+        holder,
+        session,
+        mut revoked,
+        guard,
+    } = granted;
+    let mut revoke = Some(revoke);
+    loop {
+        let report = tokio::select! {
+            report = incoming.recv() => report,
+            signal = &mut revoked, if revoke.is_some() => {
+                if let (Ok(signal), Some(revoke)) = (signal, revoke.take()) {
+                    let _ = revoke.send(signal.newcomer_offset);
+                }
+                continue;
+            }
+        };
+        let Some(report) = report else { break };
+        match report {
+            Report::Advance { to, reply } => {
+                let _ = reply.send(told(sessions.advance(session.id, holder, to).await));
+            }
+            Report::Finish {
+                last_from,
+                target,
+                reply,
+            } => {
+                let done = sessions.finish(session.id, holder, last_from, target).await;
+                let _ = reply.send(told(done));
+            }
+            Report::Abort { reply } => {
+                sessions.release(session.id, holder).await;
+                let gone = sessions.forget(session.id).await;
+                let gone = gone
+                    .map(|_| ())
+                    .map_err(|error| Refusal::Store(error.to_string()));
+                let _ = reply.send(gone);
+            }
+        }
+    }
+    drop(guard);
+}
+
+fn told(outcome: Result<(), LeaseError>) -> Result<(), Refusal> {
+    outcome.map_err(|error| match error {
+        LeaseError::Store(error) => Refusal::Store(error.to_string()),
+        LeaseError::Unknown => Refusal::NotFound,
+        _ => Refusal::Lost,
+    })
+}

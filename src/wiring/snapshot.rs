@@ -1,0 +1,100 @@
+//! What the data plane must know, made from the settings and the volumes that are open.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use proxy_core::units::ByteLen;
+use proxy_server::snapshot::{Limits, Snapshot, VolumeEntry};
+use proxy_server::{EngineLimits, PoolLimits};
+use proxy_volume::{Volume, Volumes};
+use tokio::sync::Semaphore;
+
+use crate::settings::Settings;
+
+/// Calls on names that may wait per volume.
+const NAMES_PER_VOLUME: usize = 32;
+/// How often a volume that is not there is looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The snapshot as of now.
+pub fn build(settings: &Settings, volumes: &Volumes) -> Snapshot {
+    let stand_in = volumes.find("noop").ok();
+    let listed = volumes.listed().iter().chain(stand_in.iter());
+    let entries: HashMap<_, _> = listed
+        .map(|volume| (volume.name().to_owned(), Arc::new(entry(volume))))
+        .collect();
+    Snapshot {
+        volumes: entries,
+        secret: settings.secrets.token.clone(),
+        upload_size_max: ByteLen::new(settings.upload_bytes_max),
+        archives: Arc::new(Semaphore::new(settings.limits.archives_max)),
+        limits: limits(settings),
+    }
+}
+
+fn entry(volume: &Arc<Volume>) -> VolumeEntry {
+    VolumeEntry {
+        name: volume.name().to_owned(),
+        backend: volume.kind().wire().to_owned(),
+        root: volume.root(),
+        names: Arc::new(Semaphore::new(NAMES_PER_VOLUME)),
+    }
+}
+
+/// Opens volumes that were not there at the start, and tells the data plane.
+pub async fn follow(
+    settings: Arc<Settings>,
+    volumes: Arc<Volumes>,
+    entries: Arc<ArcSwap<Snapshot>>,
+) {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let mut found = false;
+        for volume in volumes.listed() {
+            let known = entries
+                .load()
+                .volumes
+                .get(volume.name())
+                .is_some_and(|e| e.root.is_some());
+            if !known && (volume.root().is_some() || volume.open().await.is_ok()) {
+                found |= volume.root().is_some();
+            }
+        }
+        if found {
+            tracing::info!("a volume has appeared");
+            entries.store(Arc::new(build(&settings, &volumes)));
+        }
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    let configured = &settings.limits;
+    let mut limits = Limits {
+        connections_max: configured.connections_max,
+        head_timeout: configured.head_timeout,
+        idle_timeout: configured.idle_timeout,
+        progress_timeout: configured.progress_timeout,
+        archive_entries_max: configured.archive_entries_max as u64,
+        ..Limits::default()
+    };
+    limits.head.head_bytes_max = configured.header_bytes_max;
+    limits.head.headers_count_max = configured.headers_max;
+    limits.range.ranges_count_max = configured.ranges_max;
+    limits
+}
+
+/// Sizes of the engines: the configured buffers are shared out among the threads.
+pub fn engine(settings: &Settings) -> EngineLimits {
+    let default = EngineLimits::default();
+    let threads = settings.threads.data.max(1) as u64;
+    let share = usize::try_from(settings.limits.buffer_bytes_max / threads).unwrap_or(usize::MAX);
+    let budget_bytes = share.max(default.pool.buffer_bytes);
+    let pool = PoolLimits {
+        budget_bytes,
+        keep_bytes: default.pool.keep_bytes.min(budget_bytes),
+        ..default.pool
+    };
+    EngineLimits { pool, ..default }
+}
