@@ -68,6 +68,11 @@ fn tree(way: Way) -> Bed {
     bed.link("chain_out", "out_chain2")
         .link("out_chain2", "a/../out_abs");
 
+    add_odd_names(&bed);
+    bed
+}
+
+fn add_odd_names(bed: &Bed) {
     bed.link("dangling", "nowhere")
         .link("dangling_abs", "{host}/nowhere/x");
     bed.link("dangling_deep", "a/nowhere/x")
@@ -95,7 +100,6 @@ fn tree(way: Way) -> Bed {
         bed.file(name, name);
     }
     bed.file(&"n".repeat(LONG), "long");
-    bed
 }
 
 /// Path, what opening it says, where it is: content, `dir`, or the word of the error.
