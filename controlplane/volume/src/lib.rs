@@ -1,1 +1,58 @@
-//! Placeholder.
+//! Volumes of vfolders: one interface, many backends, and the long tasks on whole trees.
+//!
+//! [`Volumes`] knows the configured volumes by name; a [`Volume`] answers the operations of the
+//! Manager; a [`Backend`] is what differs between storage systems. Long work is cancelled and
+//! watched through a [`Control`], and registered as background tasks by [`tasks`].
+//!
+//! Laws
+//! - Names become descriptors in `proxy-anchor` only.
+//! - Blocking work runs on tokio's blocking threads, in lanes of its volume: a mount that hangs
+//!   takes neither the runtime nor the other volumes with it.
+//! - Trees of any depth and size are walked without recursion, with bounded descriptors.
+//! - No error shows a path of the server.
+//! - Whatever is interrupted can be run again.
+#![forbid(unsafe_code)]
+
+mod backend;
+mod bulkhead;
+mod capability;
+mod control;
+mod copy;
+mod crew;
+mod deleting;
+mod entries;
+mod error;
+mod fetch;
+mod folder;
+mod limits;
+mod listing;
+mod moving;
+mod noop;
+mod place;
+mod remove;
+mod stamp;
+mod sweep;
+pub mod tasks;
+mod tree;
+mod usage;
+mod vfs;
+mod volume;
+mod volumes;
+
+pub use backend::{
+    Backend, Capacity, Cloned, Deleted, HwInfo, HwStatus, Metric, Mkdir, Prepared, ScopeQuota,
+    Swept, Usage, UsedBytes,
+};
+pub use capability::{Capability, Kind};
+pub use control::{Control, Progress};
+pub use error::{VolumeError, strerror};
+pub use fetch::{Fetch, PIECE_BYTES};
+pub use limits::Limits;
+pub use listing::{Entry, EntryType};
+pub use noop::Noop;
+pub use stamp::Stamp;
+pub use sweep::CLONE_AGE_MIN;
+pub use tree::{LAYOUT_CURRENT, LAYOUT_UNMARKED, Tree};
+pub use vfs::Vfs;
+pub use volume::Volume;
+pub use volumes::{Spec, SpecError, Volumes};

@@ -1,0 +1,444 @@
+//! The one interface of all backends, and what they all do unless they say otherwise.
+//!
+//! A backend that manages a mounted directory names its [`Tree`] and overrides what its vendor
+//! does in another way: quotas, capacity, metrics. One without a directory overrides everything.
+//!
+//! Laws
+//! - Every operation is `async`; blocking work goes through the tree's lanes.
+//! - Values that a backend cannot know are `None`, never a number that looks like one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use proxy_anchor::VolumeRoot;
+use proxy_anchor::staging::Staged;
+use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
+use proxy_core::relpath::RelPath;
+
+use crate::capability::Kind;
+use crate::control::Control;
+use crate::error::VolumeError;
+use crate::fetch::Fetch;
+use crate::folder::Job;
+use crate::listing::Entry;
+use crate::stamp::Stamp;
+use crate::tree::Tree;
+
+/// Numbers of a quota scope; `None` is "not known" or "no limit".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScopeQuota {
+    /// Bytes in use.
+    pub used_bytes: Option<u64>,
+    /// Bytes that may be used.
+    pub limit_bytes: Option<u64>,
+}
+
+/// What a scan of a vfolder found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Entries below the folder: files, links, directories, anything.
+    pub file_count: u64,
+    /// Apparent size of all entries in bytes, directories included.
+    pub used_bytes: u64,
+    /// `false`: time ran out, the numbers are what was seen until then.
+    pub complete: bool,
+}
+
+/// What a vfolder occupies on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsedBytes {
+    /// Allocated bytes, files with several names once.
+    pub used_bytes: u64,
+    /// `false`: time ran out, the number is what was seen until then.
+    pub complete: bool,
+}
+
+/// Size of a whole volume; `None` where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Bytes in all.
+    pub capacity_bytes: Option<u64>,
+    /// Bytes in use or reserved.
+    pub used_bytes: Option<u64>,
+}
+
+impl Capacity {
+    /// Bytes that can still be written, if known.
+    pub fn free_bytes(&self) -> Option<u64> {
+        Some(self.capacity_bytes?.saturating_sub(self.used_bytes?))
+    }
+}
+
+/// Health of the storage system under a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HwInfo {
+    /// How it is.
+    pub status: HwStatus,
+    /// A remark for people.
+    pub status_info: Option<String>,
+    /// Facts by name.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// The words for health that the Manager knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HwStatus {
+    /// Nothing is known to be wrong.
+    Healthy,
+    /// It works, with losses.
+    Degraded,
+    /// It is switched off.
+    Offline,
+    /// It cannot be asked.
+    Unavailable,
+}
+
+impl HwStatus {
+    /// The word on the wire.
+    pub const fn wire(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Offline => "offline",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl HwInfo {
+    /// What a backend says that has nobody to ask.
+    pub const fn healthy() -> Self {
+        Self {
+            status: HwStatus::Healthy,
+            status_info: None,
+            metadata: Vec::new(),
+        }
+    }
+}
+
+/// One reading of a volume's performance.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Metric {
+    /// Reads per second.
+    pub iops_read: u64,
+    /// Writes per second.
+    pub iops_write: u64,
+    /// Bytes read per second.
+    pub io_bytes_read: u64,
+    /// Bytes written per second.
+    pub io_bytes_write: u64,
+    /// Microseconds per read.
+    pub io_usec_read: f64,
+    /// Microseconds per write.
+    pub io_usec_write: f64,
+    /// When it was taken.
+    pub observed_at: Stamp,
+}
+
+/// What an upload begins with.
+#[derive(Debug)]
+pub enum Prepared {
+    /// An empty staging file waits for the bytes.
+    Staged(Staged),
+    /// The file is in place already: it has no bytes. These facts are what a session records.
+    Published(Staged),
+    /// The backend keeps no files.
+    Nothing,
+}
+
+/// What a deletion of entries did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Entries removed.
+    pub entries: u64,
+    /// Directories that were not empty and therefore stayed: they needed `recursive`.
+    pub kept: Vec<RelPath>,
+}
+
+/// What a clone did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cloned {
+    /// Entries copied: files, links, directories.
+    pub entries: u64,
+    /// Bytes of content, apparent.
+    pub bytes: u64,
+    /// Special files, and directories of other file systems, that were left out.
+    pub skipped: u64,
+    /// The first of them, relative to the folder.
+    pub skipped_named: Vec<String>,
+}
+
+/// What a sweep removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Abandoned uploads whose staging files are gone.
+    pub sessions: Vec<(VFolderId, SessionId)>,
+    /// Bytes that they held.
+    pub bytes: u64,
+    /// Half-made clones and half-deleted folders that are gone.
+    pub hidden: u64,
+}
+
+/// What a volume of one kind does. All paths are relative to the vfolder.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Which kind it is; its name and its capabilities follow.
+    fn kind(&self) -> Kind;
+
+    /// The mounted directory that the default operations work on.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unavailable`] when it cannot be opened, [`VolumeError::Unsupported`] when
+    /// the backend has none.
+    async fn tree(&self) -> Result<Arc<Tree>, VolumeError>;
+
+    /// The opened directory for those who cannot wait; `None` until it is open.
+    fn root(&self) -> Option<VolumeRoot>;
+
+    /// Makes a quota scope, with a limit where the backend enforces one.
+    ///
+    /// # Errors
+    /// [`VolumeError::ScopeExists`].
+    async fn create_scope(
+        &self,
+        scope: QuotaScopeId,
+        _limit_bytes: Option<u64>,
+    ) -> Result<(), VolumeError> {
+        self.tree().await?.create_scope(scope).await
+    }
+
+    /// Numbers of a quota scope; `None` when there is no such scope.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    async fn describe_scope(&self, scope: QuotaScopeId) -> Result<Option<ScopeQuota>, VolumeError> {
+        let exists = self.tree().await?.scope_exists(scope).await?;
+        Ok(exists.then(ScopeQuota::default))
+    }
+
+    /// Sets the limit of an existing scope.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    async fn update_scope(
+        &self,
+        _scope: QuotaScopeId,
+        _limit_bytes: u64,
+    ) -> Result<(), VolumeError> {
+        Ok(())
+    }
+
+    /// Lifts the limit of an existing scope, and keeps the scope.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    async fn unset_scope(&self, _scope: QuotaScopeId) -> Result<(), VolumeError> {
+        Ok(())
+    }
+
+    /// Makes a vfolder in an existing scope.
+    ///
+    /// # Errors
+    /// [`VolumeError::ScopeNotFound`], [`VolumeError::FolderExists`] unless it is empty.
+    async fn create_folder(&self, vfid: VFolderId, mode: u32) -> Result<(), VolumeError> {
+        self.tree().await?.create_folder(vfid, mode).await
+    }
+
+    /// Removes a vfolder and everything in it. A missing one is no error.
+    ///
+    /// # Errors
+    /// [`VolumeError::Cancelled`], and those of the system; the folder is out of reach by then,
+    /// and a repetition removes the rest.
+    async fn delete_folder(
+        &self,
+        vfid: VFolderId,
+        control: Arc<Control>,
+    ) -> Result<(), VolumeError> {
+        self.tree().await?.delete_folder(vfid, control).await
+    }
+
+    /// Copies a vfolder. See [`crate::Volume::clone_folder`].
+    ///
+    /// # Errors
+    /// See there.
+    async fn clone_folder(
+        &self,
+        src: VFolderId,
+        dst: VFolderId,
+        task: TaskId,
+        control: Arc<Control>,
+    ) -> Result<Cloned, VolumeError> {
+        let free_bytes = self.fs_usage().await?.free_bytes();
+        let job = Job {
+            src,
+            dst,
+            task,
+            free_bytes,
+        };
+        self.tree().await?.clone_folder(job, control).await
+    }
+
+    /// Where the vfolder lies on this host, after checking that `subpath` stays inside.
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`], [`VolumeError::InvalidSubpath`].
+    async fn mount_path(&self, vfid: VFolderId, subpath: RelPath) -> Result<PathBuf, VolumeError> {
+        self.tree().await?.mount_path(vfid, subpath).await
+    }
+
+    /// Counts entries and apparent bytes.
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`].
+    async fn usage(&self, vfid: VFolderId) -> Result<Usage, VolumeError> {
+        self.tree().await?.usage(vfid).await
+    }
+
+    /// Sums allocated bytes.
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`].
+    async fn used_bytes(&self, vfid: VFolderId) -> Result<UsedBytes, VolumeError> {
+        self.tree().await?.used_bytes(vfid).await
+    }
+
+    /// Size of the whole volume.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    async fn fs_usage(&self) -> Result<Capacity, VolumeError> {
+        self.tree().await?.capacity().await
+    }
+
+    /// Health of the storage system.
+    ///
+    /// # Errors
+    /// Only those of the storage system.
+    async fn hwinfo(&self) -> Result<HwInfo, VolumeError> {
+        Ok(HwInfo::healthy())
+    }
+
+    /// One reading of the volume's performance.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unsupported`].
+    async fn metric(&self) -> Result<Metric, VolumeError> {
+        Err(VolumeError::Unsupported)
+    }
+
+    /// Entries of a directory, at most `limit` (0: as many as one answer may hold).
+    ///
+    /// # Errors
+    /// Those of the system, for the directory.
+    async fn list(
+        &self,
+        vfid: VFolderId,
+        dir: RelPath,
+        limit: usize,
+    ) -> Result<Vec<Entry>, VolumeError> {
+        self.tree().await?.list(vfid, dir, limit).await
+    }
+
+    /// Makes a directory, mode 0755 through the umask.
+    ///
+    /// # Errors
+    /// Those of the system; `EEXIST` for an existing file also with `exist_ok`.
+    async fn mkdir(&self, vfid: VFolderId, dir: RelPath, how: Mkdir) -> Result<(), VolumeError> {
+        self.tree().await?.mkdir(vfid, dir, how).await
+    }
+
+    /// Gives an entry another name in its directory. See [`crate::Volume::rename`].
+    ///
+    /// # Errors
+    /// See there.
+    async fn rename(
+        &self,
+        vfid: VFolderId,
+        from: RelPath,
+        name: String,
+    ) -> Result<(), VolumeError> {
+        self.tree().await?.rename(vfid, from, name).await
+    }
+
+    /// Moves an entry itself. See [`crate::Volume::move_entry`].
+    ///
+    /// # Errors
+    /// See there.
+    async fn move_entry(
+        &self,
+        vfid: VFolderId,
+        from: RelPath,
+        to: RelPath,
+    ) -> Result<(), VolumeError> {
+        self.tree().await?.move_entry(vfid, from, to).await
+    }
+
+    /// Removes entries themselves. See [`crate::Volume::delete_files`].
+    ///
+    /// # Errors
+    /// See there.
+    async fn delete_files(
+        &self,
+        vfid: VFolderId,
+        paths: Vec<RelPath>,
+        recursive: bool,
+        control: Arc<Control>,
+    ) -> Result<Deleted, VolumeError> {
+        self.tree()
+            .await?
+            .delete_files(vfid, paths, recursive, control)
+            .await
+    }
+
+    /// Opens a regular file to be read from its start.
+    ///
+    /// # Errors
+    /// Those of the system; `EISDIR` or `EINVAL` for what is no regular file.
+    async fn fetch(&self, vfid: VFolderId, path: RelPath) -> Result<Fetch, VolumeError> {
+        self.tree().await?.fetch(vfid, path).await
+    }
+
+    /// Makes the staging file of an upload, or the file itself when it has no bytes.
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`], and what would keep the file from its place at the end.
+    async fn prepare_upload(
+        &self,
+        vfid: VFolderId,
+        path: RelPath,
+        size: u64,
+        session: SessionId,
+    ) -> Result<Prepared, VolumeError> {
+        self.tree()
+            .await?
+            .prepare_upload(vfid, path, size, session)
+            .await
+    }
+
+    /// The version of the layout on disk; 2 when the volume does not say.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    async fn layout_version(&self) -> Result<u32, VolumeError> {
+        self.tree().await?.layout_version().await
+    }
+
+    /// Removes what interrupted uploads, clones and deletions left, if older than `age`.
+    ///
+    /// # Errors
+    /// [`VolumeError::Cancelled`]; what cannot be removed is logged and stays.
+    async fn sweep(&self, age: Duration, control: Arc<Control>) -> Result<Swept, VolumeError> {
+        self.tree().await?.sweep(age, control).await
+    }
+}
+
+/// How to make a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mkdir {
+    /// Make missing parents as well.
+    pub parents: bool,
+    /// An existing directory is fine.
+    pub exist_ok: bool,
+}

@@ -1,0 +1,303 @@
+//! Making, copying and removing whole vfolders.
+//!
+//! Laws
+//! - A clone appears under its name as a whole or not at all; a deleted folder loses its name
+//!   first. In between the tree lies under a hidden name in the same quota scope.
+//! - Both can be interrupted anywhere and run again: leftovers of the first run are removed, and
+//!   a clone that was published already is recognised by the mark of its task.
+//! - No error shows where the volume lies.
+
+use std::ffi::{OsStr, OsString};
+
+use proxy_anchor::{AnchorError, Detached, Dir, VolumeRoot};
+use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
+use proxy_core::relpath::RelPath;
+use rustix::io::Errno;
+
+use crate::backend::Cloned;
+use crate::control::Control;
+use crate::copy;
+use crate::copy::content::Ways;
+use crate::error::{In, VolumeError};
+use crate::limits::Limits;
+use crate::remove;
+use crate::usage::{Sums, Tally};
+
+/// Mode that needs no chmod: what a directory gets by itself.
+const DEFAULT_MODE: u32 = 0o755;
+/// A tree that is being built is nobody's business.
+const HIDDEN_MODE: u32 = 0o700;
+/// Begins the name of the mark that a clone leaves in the scope when it is published.
+const MARK: &str = ".cloned-";
+/// Begins the name of a tree that was detached, see `proxy-anchor`.
+const TRASH: &str = ".trash-";
+
+/// An error of the gate about a vfolder as a whole.
+fn of(vfid: VFolderId) -> impl Fn(AnchorError) -> VolumeError {
+    move |error| In(vfid, &RelPath::root()).err(error)
+}
+
+fn errno_is(error: &AnchorError, errno: Errno) -> bool {
+    error.errno() == Some(errno.raw_os_error())
+}
+
+/// Makes the directory of a scope.
+///
+/// # Errors
+/// [`VolumeError::ScopeExists`].
+pub(crate) fn create_scope(root: &VolumeRoot, scope: QuotaScopeId) -> Result<(), VolumeError> {
+    match root.create_scope(&scope) {
+        Err(error) if errno_is(&error, Errno::EXIST) => Err(VolumeError::ScopeExists(scope)),
+        done => Ok(done?),
+    }
+}
+
+/// Makes a vfolder; an empty one that is there already is taken as made by a first try.
+///
+/// # Errors
+/// [`VolumeError::ScopeNotFound`], [`VolumeError::FolderExists`].
+pub(crate) fn create(root: &VolumeRoot, vfid: VFolderId, mode: u32) -> Result<(), VolumeError> {
+    let error = match root.create_vfolder(&vfid, mode) {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    if errno_is(&error, Errno::EXIST) {
+        return adopt_empty(root, vfid, mode);
+    }
+    match vfid.scope {
+        Some(scope) if error.is_not_found() && !root.scope_exists(&scope)? => {
+            Err(VolumeError::ScopeNotFound(scope))
+        }
+        _ => Err(of(vfid)(error)),
+    }
+}
+
+fn adopt_empty(root: &VolumeRoot, vfid: VFolderId, mode: u32) -> Result<(), VolumeError> {
+    let mut dir = match root.vfolder(&vfid) {
+        // Something else has its name.
+        Err(AnchorError::VFolderMissing) => return Err(VolumeError::FolderExists(vfid)),
+        folder => folder
+            .and_then(|folder| folder.open_whole())
+            .map_err(of(vfid))?,
+    };
+    if dir.entries().next().transpose()?.is_some() {
+        return Err(VolumeError::FolderExists(vfid));
+    }
+    if mode == DEFAULT_MODE {
+        Ok(())
+    } else {
+        Ok(dir.chmod(mode)?)
+    }
+}
+
+/// Removes a vfolder. Missing is fine; what an interrupted run left behind is removed too.
+///
+/// # Errors
+/// [`VolumeError::Cancelled`], and the first refusal of the system.
+pub(crate) fn delete(
+    root: &VolumeRoot,
+    vfid: VFolderId,
+    limits: &Limits,
+    control: &Control,
+) -> Result<(), VolumeError> {
+    control.check()?;
+    let detached = root.detach_vfolder(&vfid).map_err(of(vfid))?;
+    root.prune_parents(&vfid);
+    if let Some(tree) = detached {
+        let mark = mark_end(&tree.dir)?;
+        discard(tree, limits, control)?;
+        remove_marks(root, vfid, &mark)?;
+    }
+    if !has_trash(root, vfid)? {
+        return Ok(());
+    }
+    for tree in root
+        .detached()?
+        .into_iter()
+        .filter(|tree| is_same_folder(*tree.id(), vfid))
+    {
+        discard(tree, limits, control)?;
+    }
+    Ok(())
+}
+
+/// Whether the scope holds a detached tree of this folder: cheaper than opening all scopes.
+fn has_trash(root: &VolumeRoot, vfid: VFolderId) -> Result<bool, VolumeError> {
+    let prefix = format!("{TRASH}{}-", vfid.folder.simple());
+    let names = names_in_scope(root, vfid)?;
+    Ok(names
+        .iter()
+        .any(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes())))
+}
+
+/// Removes the marks that say who cloned this folder: its inode number will be used again.
+fn remove_marks(root: &VolumeRoot, vfid: VFolderId, end: &str) -> Result<(), VolumeError> {
+    let names = names_in_scope(root, vfid)?;
+    let ours =
+        |name: &&OsString| is_mark(name) && name.as_encoded_bytes().ends_with(end.as_bytes());
+    let scope = root.open_scope(vfid.scope.as_ref());
+    for name in names.iter().filter(ours) {
+        if let Ok(scope) = &scope {
+            let _ = scope.unlink(name);
+        }
+    }
+    Ok(())
+}
+
+/// What lies in a scope beside the first level of folders; nothing if there is no such scope.
+fn names_in_scope(root: &VolumeRoot, vfid: VFolderId) -> Result<Vec<OsString>, VolumeError> {
+    let mut scope = match root.open_scope(vfid.scope.as_ref()) {
+        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        scope => scope?,
+    };
+    let names = scope.entries().map(|entry| entry.map(|entry| entry.name));
+    let hidden = names.filter(|name| match name {
+        Ok(name) => name.as_encoded_bytes().starts_with(b"."),
+        Err(_) => true,
+    });
+    Ok(hidden.collect::<Result<_, _>>()?)
+}
+
+/// The kind of a scope is not on disk, so it does not tell folders apart.
+fn is_same_folder(one: VFolderId, other: VFolderId) -> bool {
+    let place = |id: VFolderId| (id.scope.map(|scope| scope.uuid), id.folder);
+    place(one) == place(other)
+}
+
+/// Removes a tree that lost its name, or never got one.
+///
+/// # Errors
+/// As [`remove::empty`].
+pub(crate) fn discard(
+    tree: Detached,
+    limits: &Limits,
+    control: &Control,
+) -> Result<(), VolumeError> {
+    remove::empty(tree.dir.try_clone()?, limits, control)?;
+    tree.rmdir()?;
+    control.add_entries(1);
+    Ok(())
+}
+
+/// What is to be cloned, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job {
+    pub(crate) src: VFolderId,
+    pub(crate) dst: VFolderId,
+    /// Marks the result, so that a second run of the same task knows its own work.
+    pub(crate) task: TaskId,
+    /// Free bytes of the volume, if known.
+    pub(crate) free_bytes: Option<u64>,
+}
+
+/// Copies a vfolder to a new one, whose scope exists.
+///
+/// # Errors
+/// [`VolumeError::VFolderNotFound`] (the source), [`VolumeError::FolderExists`],
+/// [`VolumeError::NoRoom`], [`VolumeError::Cancelled`], and the first refusal of the system.
+pub(crate) fn clone(
+    root: &VolumeRoot,
+    job: Job,
+    limits: &Limits,
+    control: &Control,
+) -> Result<Cloned, VolumeError> {
+    control.check()?;
+    let source = root.vfolder(&job.src).map_err(of(job.src))?;
+    match root.vfolder(&job.dst) {
+        Err(AnchorError::VFolderMissing) => {}
+        found => {
+            let there = found
+                .and_then(|folder| folder.open_whole())
+                .map_err(of(job.dst))?;
+            return already_cloned(root, job, &there);
+        }
+    }
+    for leftover in root.unfinished_clones(&job.dst)? {
+        discard(leftover, limits, control)?;
+    }
+    let from = || source.open_dir(&RelPath::root()).map_err(of(job.src));
+    let tally = Tally::new(None, limits);
+    tally.scan(from()?, limits)?;
+    control.check()?;
+    let sums = tally.sums();
+    control.announce(sums.entries, sums.content_bytes);
+    let hidden = root
+        .create_hidden(&job.dst, HIDDEN_MODE)
+        .map_err(of(job.dst))?;
+    let cloned = fill(from()?, &hidden.dir, sums, job.free_bytes, limits, control)
+        .and_then(|cloned| publish(root, job, &hidden).map(|()| cloned));
+    if cloned.is_err() && !control.is_halted() {
+        // Not with the caller's reins: a cancelled clone has to clean up as well.
+        if let Err(error) = discard(hidden.abandon(), limits, &Control::default()) {
+            tracing::warn!(vfid = %job.dst, %error, "a part of a clone is left to the sweep");
+        }
+    }
+    cloned
+}
+
+fn fill(
+    from: Dir,
+    to: &Dir,
+    sums: Sums,
+    free_bytes: Option<u64>,
+    limits: &Limits,
+    control: &Control,
+) -> Result<Cloned, VolumeError> {
+    let ways = Ways::default();
+    if let Some(free_bytes) = free_bytes
+        && free_bytes < sums.allocated_bytes
+        && !ways.shares_extents(to)
+    {
+        return Err(VolumeError::NoRoom {
+            needed_bytes: sums.allocated_bytes,
+            free_bytes,
+        });
+    }
+    let cloned = copy::tree(from, to.try_clone()?, &ways, limits, control)?;
+    // One call for the whole tree: a million small files cannot be synced one by one. It also
+    // brings up what a network mount has to say about space at last.
+    rustix::fs::syncfs(to).map_err(|errno| VolumeError::os("sync", errno))?;
+    control.check()?;
+    Ok(cloned)
+}
+
+fn publish(root: &VolumeRoot, job: Job, hidden: &proxy_anchor::Hidden) -> Result<(), VolumeError> {
+    let scope = root.open_scope(job.dst.scope.as_ref())?;
+    let mark = mark(job.task, &hidden.dir)?;
+    scope.create_file(&mark, 0o600)?;
+    scope.sync()?;
+    let published = root.publish_vfolder(hidden);
+    if published.is_err() {
+        // If it stays, it names a tree that no folder will ever be.
+        let _ = scope.unlink(&mark);
+    }
+    match published {
+        Err(error) if errno_is(&error, Errno::EXIST) => Err(VolumeError::FolderExists(job.dst)),
+        done => done.map_err(of(job.dst)),
+    }
+}
+
+/// The destination is there: by an earlier run of this task, or by somebody else.
+fn already_cloned(root: &VolumeRoot, job: Job, there: &Dir) -> Result<Cloned, VolumeError> {
+    let scope = root.open_scope(job.dst.scope.as_ref())?;
+    match scope.stat(&mark(job.task, there)?) {
+        Ok(_) => Ok(Cloned::default()),
+        Err(_) => Err(VolumeError::FolderExists(job.dst)),
+    }
+}
+
+/// Says that the tree `dir` is the work of `task`.
+fn mark(task: TaskId, dir: &Dir) -> Result<OsString, VolumeError> {
+    let end = mark_end(dir)?;
+    Ok(OsString::from(format!("{MARK}{}{end}", task.uuid().simple())))
+}
+
+/// How every mark about the tree `dir` ends.
+fn mark_end(dir: &Dir) -> Result<String, VolumeError> {
+    Ok(format!("-{:x}", dir.metadata()?.ino))
+}
+
+/// Whether a name in a scope is a mark of a finished clone.
+pub(crate) fn is_mark(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(MARK.as_bytes())
+}

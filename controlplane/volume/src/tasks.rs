@@ -1,0 +1,384 @@
+//! The background tasks of volumes: clone, delete, delete files.
+//!
+//! Laws
+//! - Manifests are the original's, key for key, so that a task registered by either is revived by
+//!   the other. Unknown keys fail the task.
+//! - Every task can be run again after it was interrupted anywhere.
+//! - The event about a folder goes out after the effect is durable, and never for a task that
+//!   was stopped to be run again.
+//!
+//! Source: the original's manifests of `clone_vfolder`, `delete_vfolder` and `delete_files`.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use proxy_core::id::VFolderId;
+use proxy_core::relpath::RelPath;
+use proxy_state::{Event, Handler, Outcome, StopReason, TaskContext, TaskError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::backend::{Cloned, Deleted};
+use crate::control::{Control, Progress};
+use crate::error::VolumeError;
+use crate::volumes::Volumes;
+
+/// How often a running task tells how far it is.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// Name of the task that copies a folder.
+pub const CLONE_VFOLDER: &str = "clone_vfolder";
+/// Name of the task that removes a folder.
+pub const DELETE_VFOLDER: &str = "delete_vfolder";
+/// Name of the task that removes entries of a folder.
+pub const DELETE_FILES: &str = "delete_files";
+
+/// Body of a [`CLONE_VFOLDER`] task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloneVFolder {
+    /// Name of the volume of both folders.
+    pub volume: String,
+    /// The original.
+    pub src_vfolder: VFolderId,
+    /// The copy.
+    pub dst_vfolder: VFolderId,
+}
+
+/// Body of a [`DELETE_VFOLDER`] task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteVFolder {
+    /// Name of the volume.
+    pub volume: String,
+    /// The folder.
+    pub vfolder_id: VFolderId,
+}
+
+/// Body of a [`DELETE_FILES`] task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteFiles {
+    /// Name of the volume.
+    pub volume: String,
+    /// The folder.
+    pub vfolder_id: VFolderId,
+    /// Entries, relative to the folder.
+    pub relpaths: Vec<String>,
+    /// Also directories that are not empty.
+    #[serde(default)]
+    pub recursive: bool,
+}
+
+/// All handlers of this crate, for the runner.
+pub fn handlers(volumes: &Arc<Volumes>) -> Vec<Arc<dyn Handler>> {
+    vec![
+        Arc::new(CloneHandler {
+            volumes: Arc::clone(volumes),
+        }),
+        Arc::new(DeleteHandler {
+            volumes: Arc::clone(volumes),
+        }),
+        Arc::new(DeleteFilesHandler {
+            volumes: Arc::clone(volumes),
+        }),
+    ]
+}
+
+/// Runs [`CLONE_VFOLDER`] tasks.
+pub struct CloneHandler {
+    volumes: Arc<Volumes>,
+}
+
+/// Runs [`DELETE_VFOLDER`] tasks.
+pub struct DeleteHandler {
+    volumes: Arc<Volumes>,
+}
+
+/// Runs [`DELETE_FILES`] tasks.
+pub struct DeleteFilesHandler {
+    volumes: Arc<Volumes>,
+}
+
+#[async_trait]
+impl Handler for CloneHandler {
+    fn name(&self) -> &'static str {
+        CLONE_VFOLDER
+    }
+
+    async fn run(&self, body: &Value, ctx: TaskContext) -> Result<Outcome, TaskError> {
+        let CloneVFolder {
+            volume,
+            src_vfolder: src,
+            dst_vfolder: dst,
+        } = read(body)?;
+        let control = Arc::new(Control::default());
+        let work = async {
+            let volume = self.volumes.find(&volume)?;
+            volume
+                .clone_folder(src, dst, ctx.task(), Arc::clone(&control))
+                .await
+        };
+        match watched(&ctx, &control, copied_text, work).await {
+            Ok(cloned) => {
+                ctx.emit(Event::VFolderCloned { src, dst });
+                Ok(left_out(&cloned))
+            }
+            Err(VolumeError::Cancelled) => Err(TaskError::Stopped),
+            Err(error) => {
+                let message = error.to_string();
+                ctx.emit(Event::VFolderCloneFailed {
+                    src,
+                    dst,
+                    message: message.clone(),
+                });
+                Err(TaskError::Failed(message))
+            }
+        }
+    }
+
+    fn last_words(&self, body: &Value, why: &str) -> Vec<Event> {
+        let Ok(CloneVFolder {
+            src_vfolder: src,
+            dst_vfolder: dst,
+            ..
+        }) = read(body)
+        else {
+            return Vec::new();
+        };
+        vec![Event::VFolderCloneFailed {
+            src,
+            dst,
+            message: why.to_owned(),
+        }]
+    }
+}
+
+#[async_trait]
+impl Handler for DeleteHandler {
+    fn name(&self) -> &'static str {
+        DELETE_VFOLDER
+    }
+
+    async fn run(&self, body: &Value, ctx: TaskContext) -> Result<Outcome, TaskError> {
+        let DeleteVFolder {
+            volume,
+            vfolder_id: vfid,
+        } = read(body)?;
+        let control = Arc::new(Control::default());
+        let work = async {
+            let volume = self.volumes.find(&volume)?;
+            volume.delete_folder(vfid, Arc::clone(&control)).await
+        };
+        match watched(&ctx, &control, removed_text, work).await {
+            Ok(()) => {
+                ctx.emit(Event::VFolderDeleted { vfid });
+                Ok(Outcome::Done)
+            }
+            Err(VolumeError::Cancelled) => Err(TaskError::Stopped),
+            Err(error) => {
+                let message = error.to_string();
+                ctx.emit(Event::VFolderDeleteFailed {
+                    vfid,
+                    message: message.clone(),
+                });
+                Err(TaskError::Failed(message))
+            }
+        }
+    }
+
+    fn last_words(&self, body: &Value, why: &str) -> Vec<Event> {
+        let Ok(DeleteVFolder {
+            vfolder_id: vfid, ..
+        }) = read(body)
+        else {
+            return Vec::new();
+        };
+        vec![Event::VFolderDeleteFailed {
+            vfid,
+            message: why.to_owned(),
+        }]
+    }
+}
+
+#[async_trait]
+impl Handler for DeleteFilesHandler {
+    fn name(&self) -> &'static str {
+        DELETE_FILES
+    }
+
+    async fn run(&self, body: &Value, ctx: TaskContext) -> Result<Outcome, TaskError> {
+        let DeleteFiles {
+            volume,
+            vfolder_id: vfid,
+            relpaths,
+            recursive,
+        } = read(body)?;
+        let control = Arc::new(Control::default());
+        let work = async {
+            let volume = self.volumes.find(&volume)?;
+            let paths = relpaths.iter().map(|path| {
+                RelPath::parse(path).map_err(|_| VolumeError::InvalidSubpath {
+                    vfid,
+                    path: path.clone(),
+                })
+            });
+            let paths = paths.collect::<Result<Vec<_>, _>>()?;
+            volume
+                .delete_files(vfid, paths, recursive, Arc::clone(&control))
+                .await
+        };
+        match watched(&ctx, &control, removed_text, work).await {
+            Ok(deleted) => Ok(kept(&deleted)),
+            Err(VolumeError::Cancelled) => Err(TaskError::Stopped),
+            Err(error) => Err(TaskError::Failed(error.to_string())),
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &Value) -> Result<T, TaskError> {
+    T::deserialize(body).map_err(|error| TaskError::Failed(format!("invalid task: {error}")))
+}
+
+/// Waits for `work`, passes stops on to it, and tells how far it is.
+async fn watched<T>(
+    ctx: &TaskContext,
+    control: &Control,
+    text: fn(&Progress) -> String,
+    work: impl Future<Output = Result<T, VolumeError>>,
+) -> Result<T, VolumeError> {
+    let mut ticks = interval(REPORT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let mut stopped = false;
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            reason = ctx.stop().wanted(), if !stopped => {
+                stopped = true;
+                match reason {
+                    StopReason::Cancelled => control.cancel(),
+                    StopReason::Shutdown => control.halt(),
+                }
+            }
+            _ = ticks.tick() => {
+                let progress = control.progress();
+                let (current, total) = measure(&progress);
+                ctx.progress(current, total, Some(&text(&progress)));
+            }
+        }
+    }
+}
+
+/// One pair of numbers: bytes where bytes are copied, entries otherwise. Nothing is done before
+/// the total is known, so that a bar never runs backwards.
+fn measure(progress: &Progress) -> (u64, u64) {
+    match progress {
+        Progress {
+            bytes_total: 1.., ..
+        } => (progress.bytes_done, progress.bytes_total),
+        Progress {
+            entries_total: 1.., ..
+        } => (progress.entries_done, progress.entries_total),
+        _ => (0, 0),
+    }
+}
+
+fn copied_text(progress: &Progress) -> String {
+    let Progress {
+        entries_done,
+        entries_total,
+        bytes_done,
+        bytes_total,
+    } = progress;
+    if *entries_total == 0 {
+        return "Counting the files".to_owned();
+    }
+    format!("{entries_done} of {entries_total} files, {bytes_done} of {bytes_total} bytes")
+}
+
+fn removed_text(progress: &Progress) -> String {
+    format!("{} files removed", progress.entries_done)
+}
+
+/// What a clone has to say beyond that it is done.
+fn left_out(cloned: &Cloned) -> Outcome {
+    if cloned.skipped == 0 {
+        return Outcome::Done;
+    }
+    let named = cloned.skipped_named.join(", ");
+    let more = if (cloned.skipped_named.len() as u64) < cloned.skipped {
+        ", …"
+    } else {
+        ""
+    };
+    let count = cloned.skipped;
+    Outcome::DoneWith(format!(
+        "{count} special files were not copied: {named}{more}"
+    ))
+}
+
+fn kept(deleted: &Deleted) -> Outcome {
+    let Some(first) = deleted.kept.first() else {
+        return Outcome::Done;
+    };
+    let count = deleted.kept.len();
+    Outcome::DoneWith(format!(
+        "{count} directories are not empty and were kept: {first}, …"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    const SRC: &str = "user:01234567-89ab-cdef-0123-456789abcdef/11111111222233334444555555555555";
+    const DST: &str = "user:01234567-89ab-cdef-0123-456789abcdef/22222222222233334444555555555555";
+
+    #[track_caller]
+    fn check<T: DeserializeOwned + Serialize>(text: &str) {
+        let body: Value = serde_json::from_str(text).unwrap();
+        let manifest: T = read(&body).unwrap();
+        assert_eq!(serde_json::to_string(&manifest).unwrap(), text);
+        let mut odd = body;
+        odd["more"] = json!(1);
+        assert!(read::<T>(&odd).is_err(), "an unknown key is refused");
+    }
+
+    #[test]
+    fn manifests_are_the_originals_to_the_byte() {
+        check::<CloneVFolder>(&format!(
+            r#"{{"volume":"volume1","src_vfolder":"{SRC}","dst_vfolder":"{DST}"}}"#
+        ));
+        check::<DeleteVFolder>(&format!(r#"{{"volume":"volume1","vfolder_id":"{SRC}"}}"#));
+        check::<DeleteFiles>(&format!(
+            r#"{{"volume":"volume1","vfolder_id":"{SRC}","relpaths":["a.txt","dir"],"recursive":true}}"#
+        ));
+        let short = json!({"volume": "v", "vfolder_id": SRC, "relpaths": []});
+        assert!(!read::<DeleteFiles>(&short).unwrap().recursive);
+    }
+
+    #[test]
+    fn progress_is_in_bytes_when_there_are_any() {
+        let progress = |entries_done, entries_total, bytes_done, bytes_total| Progress {
+            entries_done,
+            entries_total,
+            bytes_done,
+            bytes_total,
+        };
+        for (given, want) in [
+            (progress(3, 0, 0, 0), (0, 0)),
+            (progress(3, 5, 0, 0), (3, 5)),
+            (progress(3, 5, 7, 9), (7, 9)),
+        ] {
+            assert_eq!(measure(&given), want);
+        }
+    }
+}

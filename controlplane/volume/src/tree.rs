@@ -1,0 +1,458 @@
+//! A mounted directory with vfolders: every operation as an `async` call with bounds.
+//!
+//! This is where waiting meets doing: the modules below it block, the callers above it do not.
+//!
+//! Laws
+//! - One gate: names reach the disk through `proxy-anchor` only.
+//! - A dropped future of a long operation cancels the operation, which cleans up by itself.
+//! - Two clones to one folder do not run at once in this process.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use proxy_anchor::{AnchorError, VFolderRoot, VolumeRoot, staging};
+use proxy_core::id::{QuotaScopeId, SessionId, VFolderId};
+use proxy_core::relpath::RelPath;
+use rustix::io::Errno;
+use tokio::time::timeout;
+
+use crate::backend::{Capacity, Cloned, Deleted, Mkdir, Prepared, Swept, Usage, UsedBytes};
+use crate::bulkhead::{Bulkhead, joined};
+use crate::control::Control;
+use crate::error::{In, VolumeError};
+use crate::fetch::Fetch;
+use crate::folder::Job;
+use crate::limits::Limits;
+use crate::listing::Entry;
+use crate::usage::{Sums, Tally};
+use crate::{deleting, folder, listing, moving, sweep};
+
+/// Mode of a directory that a user makes, before the umask.
+const DIR_MODE: u32 = 0o755;
+/// The layout that this program reads and writes: quota scopes above vfolders.
+pub const LAYOUT_CURRENT: u32 = 3;
+/// The layout of volumes that do not say: vfolders without quota scopes.
+pub const LAYOUT_UNMARKED: u32 = 2;
+/// Says which layout a volume has; written by the migration tool only.
+const LAYOUT_FILE: &str = "version.txt";
+/// What a scan may take beyond its time before it counts as hanging.
+const SCAN_GRACE: Duration = Duration::from_secs(1);
+
+/// See the module. All paths are relative to the vfolder.
+#[derive(Debug)]
+pub struct Tree {
+    root: VolumeRoot,
+    lanes: Arc<Bulkhead>,
+    limits: Limits,
+    cloning: Arc<Mutex<HashSet<VFolderId>>>,
+}
+
+impl Tree {
+    pub(crate) fn new(root: VolumeRoot, lanes: Arc<Bulkhead>, limits: Limits) -> Self {
+        Self {
+            root,
+            lanes,
+            limits,
+            cloning: Arc::default(),
+        }
+    }
+
+    /// The opened mount point.
+    pub fn root(&self) -> &VolumeRoot {
+        &self.root
+    }
+
+    async fn on_volume<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&VolumeRoot) -> Result<T, VolumeError> + Send + 'static,
+    ) -> Result<T, VolumeError> {
+        let root = self.root.clone();
+        self.lanes.short(move || work(&root)).await
+    }
+
+    async fn in_folder<T: Send + 'static>(
+        &self,
+        vfid: VFolderId,
+        work: impl FnOnce(&VFolderRoot) -> Result<T, VolumeError> + Send + 'static,
+    ) -> Result<T, VolumeError> {
+        self.on_volume(move |root| work(&vfolder(root, vfid)?))
+            .await
+    }
+
+    async fn long<T: Send + 'static>(
+        &self,
+        control: Arc<Control>,
+        work: impl FnOnce(&VolumeRoot, &Limits, &Control) -> Result<T, VolumeError> + Send + 'static,
+    ) -> Result<T, VolumeError> {
+        let reins = CancelOnDrop(Some(Arc::clone(&control)));
+        let (root, limits) = (self.root.clone(), self.limits.clone());
+        let done = self
+            .lanes
+            .tree(move || work(&root, &limits, &control))
+            .await;
+        reins.let_go();
+        done
+    }
+
+    /// See [`crate::Backend::create_scope`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn create_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
+        self.on_volume(move |root| folder::create_scope(root, scope))
+            .await
+    }
+
+    /// Whether the directory of a scope is there.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    pub async fn scope_exists(&self, scope: QuotaScopeId) -> Result<bool, VolumeError> {
+        self.on_volume(move |root| Ok(root.scope_exists(&scope)?))
+            .await
+    }
+
+    /// See [`crate::Backend::create_folder`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn create_folder(&self, vfid: VFolderId, mode: u32) -> Result<(), VolumeError> {
+        self.on_volume(move |root| folder::create(root, vfid, mode))
+            .await
+    }
+
+    /// See [`crate::Backend::delete_folder`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn delete_folder(
+        &self,
+        vfid: VFolderId,
+        control: Arc<Control>,
+    ) -> Result<(), VolumeError> {
+        self.long(control, move |root, limits, control| {
+            folder::delete(root, vfid, limits, control)
+        })
+        .await
+    }
+
+    /// See [`crate::Volume::clone_folder`]. The scope of the destination exists.
+    ///
+    /// # Errors
+    /// See there.
+    pub(crate) async fn clone_folder(
+        &self,
+        job: Job,
+        control: Arc<Control>,
+    ) -> Result<Cloned, VolumeError> {
+        let claim = Claim::on(&self.cloning, job.dst).ok_or(VolumeError::FolderExists(job.dst))?;
+        self.long(control, move |root, limits, control| {
+            let _claim = claim;
+            folder::clone(root, job, limits, control)
+        })
+        .await
+    }
+
+    /// See [`crate::Backend::mount_path`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn mount_path(
+        &self,
+        vfid: VFolderId,
+        subpath: RelPath,
+    ) -> Result<PathBuf, VolumeError> {
+        self.in_folder(vfid, move |folder| {
+            let resolved = folder.resolve_os(subpath.as_str().as_ref());
+            resolved.map_err(|error| In(vfid, &subpath).err(error))?;
+            Ok(folder.host_path().to_owned())
+        })
+        .await
+    }
+
+    /// See [`crate::Backend::usage`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn usage(&self, vfid: VFolderId) -> Result<Usage, VolumeError> {
+        let (sums, complete) = self.scan(vfid).await?;
+        Ok(Usage {
+            file_count: sums.entries,
+            used_bytes: sums.apparent_bytes,
+            complete,
+        })
+    }
+
+    /// See [`crate::Backend::used_bytes`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn used_bytes(&self, vfid: VFolderId) -> Result<UsedBytes, VolumeError> {
+        let (sums, complete) = self.scan(vfid).await?;
+        Ok(UsedBytes {
+            used_bytes: sums.allocated_bytes,
+            complete,
+        })
+    }
+
+    /// Scans a folder for a bounded time, also when the mount hangs.
+    async fn scan(&self, vfid: VFolderId) -> Result<(Sums, bool), VolumeError> {
+        let time_max = self.limits.scan_time_max;
+        let tally = Arc::new(Tally::new(Some(Instant::now() + time_max), &self.limits));
+        let reins = StopOnDrop(Arc::clone(&tally));
+        let (root, limits) = (self.root.clone(), self.limits.clone());
+        let counting = Arc::clone(&tally);
+        let work = move || {
+            let folder = vfolder(&root, vfid)?;
+            counting.scan(folder.open_whole()?, &limits)
+        };
+        let handle = self.lanes.scan(work).await?;
+        let complete = match timeout(time_max + SCAN_GRACE, joined(handle)).await {
+            Ok(done) => done?,
+            Err(_) => false,
+        };
+        drop(reins);
+        Ok((tally.sums(), complete))
+    }
+
+    /// See [`crate::Backend::fs_usage`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn capacity(&self) -> Result<Capacity, VolumeError> {
+        let usage = self.on_volume(|root| Ok(root.statvfs()?)).await?;
+        Ok(Capacity {
+            capacity_bytes: Some(usage.capacity_bytes),
+            used_bytes: Some(usage.used_bytes),
+        })
+    }
+
+    /// See [`crate::Backend::list`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn list(
+        &self,
+        vfid: VFolderId,
+        dir: RelPath,
+        limit: usize,
+    ) -> Result<Vec<Entry>, VolumeError> {
+        let entries_max = self.limits.list_entries_max;
+        let limit = if limit == 0 {
+            entries_max
+        } else {
+            limit.min(entries_max)
+        };
+        self.in_folder(vfid, move |folder| listing::list(folder, &dir, limit))
+            .await
+    }
+
+    /// See [`crate::Backend::mkdir`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn mkdir(
+        &self,
+        vfid: VFolderId,
+        dir: RelPath,
+        how: Mkdir,
+    ) -> Result<(), VolumeError> {
+        self.in_folder(vfid, move |folder| {
+            let made = folder.mkdir(&dir, how.parents, how.exist_ok, DIR_MODE);
+            made.map_err(|error| In(vfid, &dir).err(error))
+        })
+        .await
+    }
+
+    /// Gives an entry another name in its directory. See [`crate::Volume::rename`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn rename(
+        &self,
+        vfid: VFolderId,
+        from: RelPath,
+        name: String,
+    ) -> Result<(), VolumeError> {
+        let limits = self.limits.clone();
+        self.in_folder(vfid, move |folder| {
+            let to = moving::renamed(folder, &from, &name)?;
+            moving::move_entry(folder, &from, &to, &limits)
+        })
+        .await
+    }
+
+    /// See [`crate::Volume::move_entry`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn move_entry(
+        &self,
+        vfid: VFolderId,
+        from: RelPath,
+        to: RelPath,
+    ) -> Result<(), VolumeError> {
+        let limits = self.limits.clone();
+        self.in_folder(vfid, move |folder| {
+            moving::move_entry(folder, &from, &to, &limits)
+        })
+        .await
+    }
+
+    /// See [`crate::Volume::delete_files`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn delete_files(
+        &self,
+        vfid: VFolderId,
+        paths: Vec<RelPath>,
+        recursive: bool,
+        control: Arc<Control>,
+    ) -> Result<Deleted, VolumeError> {
+        self.long(control, move |root, limits, control| {
+            deleting::delete(&vfolder(root, vfid)?, &paths, recursive, limits, control)
+        })
+        .await
+    }
+
+    /// See [`crate::Backend::fetch`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn fetch(&self, vfid: VFolderId, path: RelPath) -> Result<Fetch, VolumeError> {
+        let lanes = Arc::clone(&self.lanes);
+        self.in_folder(vfid, move |folder| {
+            let opened = folder
+                .open_read(&path)
+                .map_err(|error| In(vfid, &path).err(error))?;
+            if opened.stat.is_file() {
+                return Ok(Fetch::new(opened.fd, opened.stat.size, lanes));
+            }
+            let errno = if opened.stat.is_dir() {
+                Errno::ISDIR
+            } else {
+                Errno::INVAL
+            };
+            Err(VolumeError::os_at("read", errno, &path))
+        })
+        .await
+    }
+
+    /// See [`crate::Backend::prepare_upload`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn prepare_upload(
+        &self,
+        vfid: VFolderId,
+        path: RelPath,
+        size: u64,
+        session: SessionId,
+    ) -> Result<Prepared, VolumeError> {
+        self.in_folder(vfid, move |folder| {
+            let at = |error| In(vfid, &path).err(error);
+            staging::check_target(folder, &path).map_err(at)?;
+            let staged = staging::create(folder, &session).map_err(at)?;
+            if size > 0 {
+                return Ok(Prepared::Staged(staged));
+            }
+            match staging::publish(folder, &session, &path) {
+                Ok(()) => Ok(Prepared::Published(staged)),
+                Err(error) => {
+                    // Nobody will ever ask for this session: it must not wait for the sweep.
+                    let _ = staging::discard(folder, &session);
+                    Err(at(error))
+                }
+            }
+        })
+        .await
+    }
+
+    /// See [`crate::Backend::layout_version`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn layout_version(&self) -> Result<u32, VolumeError> {
+        self.on_volume(|root| {
+            let opened = root.open_scope(None)?.open_file(LAYOUT_FILE.as_ref());
+            let mut text = [0; 16];
+            let got = match opened {
+                Ok(file) => rustix::io::read(&file.fd, &mut text)
+                    .map_err(|errno| VolumeError::os("read layout version", errno))?,
+                Err(error) if error.is_not_found() => 0,
+                Err(error) => return Err(error.into()),
+            };
+            let text = String::from_utf8_lossy(&text[..got]);
+            Ok(text.trim().parse().unwrap_or(LAYOUT_UNMARKED))
+        })
+        .await
+    }
+
+    /// See [`crate::Backend::sweep`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn sweep(&self, age: Duration, control: Arc<Control>) -> Result<Swept, VolumeError> {
+        let cloning = Arc::clone(&self.cloning);
+        self.long(control, move |root, limits, control| {
+            let busy = cloning.lock().clone();
+            sweep::sweep(root, age, &busy, limits, control)
+        })
+        .await
+    }
+}
+
+fn vfolder(root: &VolumeRoot, vfid: VFolderId) -> Result<VFolderRoot, VolumeError> {
+    root.vfolder(&vfid)
+        .map_err(|error: AnchorError| In(vfid, &RelPath::root()).err(error))
+}
+
+/// Cancels an operation whose caller went away.
+struct CancelOnDrop(Option<Arc<Control>>);
+
+impl CancelOnDrop {
+    fn let_go(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(control) = &self.0 {
+            control.cancel();
+        }
+    }
+}
+
+/// Stops a scan whose caller went away.
+struct StopOnDrop(Arc<Tally>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// The right to make one folder, until dropped.
+struct Claim {
+    claims: Arc<Mutex<HashSet<VFolderId>>>,
+    vfid: VFolderId,
+}
+
+impl Claim {
+    fn on(claims: &Arc<Mutex<HashSet<VFolderId>>>, vfid: VFolderId) -> Option<Self> {
+        let claims = Arc::clone(claims);
+        let free = claims.lock().insert(vfid);
+        free.then_some(Self { claims, vfid })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.claims.lock().remove(&self.vfid);
+    }
+}

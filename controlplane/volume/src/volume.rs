@@ -1,0 +1,395 @@
+//! One volume: its name, where it lies, and what can be done with it.
+//!
+//! A thin layer over a [`Backend`]: what concerns several operations of a backend at once, such
+//! as making a missing quota scope on the way, happens here and once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxy_anchor::VolumeRoot;
+use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
+use proxy_core::relpath::RelPath;
+
+use crate::backend::{
+    Backend, Capacity, Cloned, Deleted, HwInfo, Metric, Mkdir, Prepared, ScopeQuota, Swept, Usage,
+    UsedBytes,
+};
+use crate::capability::{Capability, Kind};
+use crate::control::Control;
+use crate::error::VolumeError;
+use crate::fetch::Fetch;
+use crate::listing::Entry;
+use crate::volumes::Spec;
+
+/// See the module.
+pub struct Volume {
+    spec: Spec,
+    backend: Arc<dyn Backend>,
+}
+
+impl Volume {
+    /// A volume of this name and place on a backend.
+    pub fn new(spec: Spec, backend: Arc<dyn Backend>) -> Self {
+        Self { spec, backend }
+    }
+
+    /// Its name, the only one that the Manager uses.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Its kind; [`Kind::wire`] is the `backend` of the configuration.
+    pub fn kind(&self) -> Kind {
+        self.backend.kind()
+    }
+
+    /// The mount point as configured.
+    pub fn path(&self) -> &Path {
+        &self.spec.path
+    }
+
+    /// The prefix as configured; it is reported and used nowhere.
+    pub fn fsprefix(&self) -> &str {
+        &self.spec.fsprefix
+    }
+
+    /// What it can do, in the order of the wire.
+    pub fn capabilities(&self) -> &'static [Capability] {
+        self.kind().capabilities()
+    }
+
+    /// The open mount point, for those who resolve names on their own threads; `None` until the
+    /// volume could be opened.
+    pub fn root(&self) -> Option<VolumeRoot> {
+        self.backend.root()
+    }
+
+    /// Opens the volume unless it is open. A volume that fails is tried again by every operation.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unavailable`], [`VolumeError::Busy`].
+    pub async fn open(&self) -> Result<(), VolumeError> {
+        match self.backend.tree().await {
+            Ok(_) | Err(VolumeError::Unsupported) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a quota scope. Backends without quotas ignore the limit.
+    ///
+    /// # Errors
+    /// [`VolumeError::ScopeExists`].
+    pub async fn create_scope(
+        &self,
+        scope: QuotaScopeId,
+        limit_bytes: Option<u64>,
+    ) -> Result<(), VolumeError> {
+        self.backend.create_scope(scope, limit_bytes).await
+    }
+
+    /// Numbers of a quota scope; `None` when there is no such scope.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    pub async fn describe_scope(
+        &self,
+        scope: QuotaScopeId,
+    ) -> Result<Option<ScopeQuota>, VolumeError> {
+        self.backend.describe_scope(scope).await
+    }
+
+    /// Sets the limit of a scope, which is made if it is missing.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    pub async fn update_scope(
+        &self,
+        scope: QuotaScopeId,
+        limit_bytes: u64,
+    ) -> Result<(), VolumeError> {
+        if self.backend.describe_scope(scope).await?.is_none() {
+            match self.backend.create_scope(scope, Some(limit_bytes)).await {
+                // Somebody made it meanwhile, with a limit that is not ours.
+                Err(VolumeError::ScopeExists(_)) => {}
+                done => return done,
+            }
+        }
+        self.backend.update_scope(scope, limit_bytes).await
+    }
+
+    /// Lifts the limit of a scope; the scope stays.
+    ///
+    /// # Errors
+    /// [`VolumeError::ScopeNotFound`].
+    pub async fn unset_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
+        if self.backend.describe_scope(scope).await?.is_none() {
+            return Err(VolumeError::ScopeNotFound(scope));
+        }
+        self.backend.unset_scope(scope).await
+    }
+
+    /// Makes a vfolder, durably. With `auto_scope` a missing scope is made first, with the limit
+    /// `initial_limit` unless that is 0 or `None`.
+    ///
+    /// An empty folder that is there already is taken as made by an earlier, unanswered request.
+    ///
+    /// # Errors
+    /// [`VolumeError::ScopeRequired`], [`VolumeError::ScopeNotFound`],
+    /// [`VolumeError::ScopeCreationFailed`], [`VolumeError::FolderExists`].
+    pub async fn create_folder(
+        &self,
+        vfid: VFolderId,
+        mode: u32,
+        initial_limit: Option<u64>,
+        auto_scope: bool,
+    ) -> Result<(), VolumeError> {
+        let Some(scope) = vfid.scope else {
+            return Err(VolumeError::ScopeRequired(vfid));
+        };
+        match self.backend.create_folder(vfid, mode).await {
+            Err(VolumeError::ScopeNotFound(_)) if auto_scope => {}
+            done => return done,
+        }
+        let limit = initial_limit.filter(|limit| *limit > 0);
+        match self.backend.create_scope(scope, limit).await {
+            Ok(()) | Err(VolumeError::ScopeExists(_)) => {}
+            Err(error) => return Err(error),
+        }
+        match self.backend.create_folder(vfid, mode).await {
+            Err(VolumeError::ScopeNotFound(_)) => Err(VolumeError::ScopeCreationFailed {
+                scope,
+                cause: "it is still missing after it was made".to_owned(),
+            }),
+            done => done,
+        }
+    }
+
+    /// Removes a vfolder: first its name, then what is in it, then empty directories above it.
+    /// A missing one is no error. Interrupted anywhere, it can be run again.
+    ///
+    /// # Errors
+    /// [`VolumeError::Cancelled`], and the first refusal of the system.
+    ///
+    /// # Cancellation
+    /// Dropping the future stops the removal soon after; the name is gone by then.
+    pub async fn delete_folder(
+        &self,
+        vfid: VFolderId,
+        control: Arc<Control>,
+    ) -> Result<(), VolumeError> {
+        self.backend.delete_folder(vfid, control).await
+    }
+
+    /// Copies a vfolder to a new one on this volume, making the destination's scope if missing.
+    ///
+    /// The copy is durable and appears as a whole. Links stay links, hard links and holes are
+    /// kept; special files are left out and counted in the result; unfinished uploads are not
+    /// copied. Interrupted anywhere, it can be run again with the same `task`: leftovers are
+    /// removed, and a copy that was finished is recognised (the result then counts nothing).
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`], [`VolumeError::FolderExists`],
+    /// [`VolumeError::ScopeCreationFailed`], [`VolumeError::NoRoom`], [`VolumeError::Cancelled`],
+    /// and the first refusal of the system. Nothing of the copy is left then.
+    ///
+    /// # Cancellation
+    /// Dropping the future stops the copy soon after, and what was copied is removed.
+    pub async fn clone_folder(
+        &self,
+        src: VFolderId,
+        dst: VFolderId,
+        task: TaskId,
+        control: Arc<Control>,
+    ) -> Result<Cloned, VolumeError> {
+        if let Some(scope) = dst.scope
+            && self.kind() != Kind::Noop
+            && self.backend.describe_scope(scope).await?.is_none()
+        {
+            match self.backend.create_scope(scope, None).await {
+                Ok(()) | Err(VolumeError::ScopeExists(_)) => {}
+                Err(error) => {
+                    let cause = error.to_string();
+                    return Err(VolumeError::ScopeCreationFailed { scope, cause });
+                }
+            }
+        }
+        self.backend.clone_folder(src, dst, task, control).await
+    }
+
+    /// Where the vfolder lies on this host: the one answer that shows a path of the server.
+    /// `subpath` is checked to stay inside and need not exist.
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`], [`VolumeError::InvalidSubpath`].
+    pub async fn mount_path(
+        &self,
+        vfid: VFolderId,
+        subpath: RelPath,
+    ) -> Result<PathBuf, VolumeError> {
+        self.backend.mount_path(vfid, subpath).await
+    }
+
+    /// Counts entries and apparent bytes below a vfolder, for a bounded time.
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`], [`VolumeError::Busy`].
+    pub async fn usage(&self, vfid: VFolderId) -> Result<Usage, VolumeError> {
+        self.backend.usage(vfid).await
+    }
+
+    /// Sums allocated bytes of a vfolder, for a bounded time.
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`], [`VolumeError::Busy`].
+    pub async fn used_bytes(&self, vfid: VFolderId) -> Result<UsedBytes, VolumeError> {
+        self.backend.used_bytes(vfid).await
+    }
+
+    /// Size of the whole volume.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    pub async fn fs_usage(&self) -> Result<Capacity, VolumeError> {
+        self.backend.fs_usage().await
+    }
+
+    /// Health of the storage system.
+    ///
+    /// # Errors
+    /// Only those of the storage system.
+    pub async fn hwinfo(&self) -> Result<HwInfo, VolumeError> {
+        self.backend.hwinfo().await
+    }
+
+    /// One reading of the volume's performance.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unsupported`].
+    pub async fn metric(&self) -> Result<Metric, VolumeError> {
+        self.backend.metric().await
+    }
+
+    /// Entries of a directory in its own order, at most `limit` (0: as many as one answer may
+    /// hold). Links to directories inside the vfolder are followed for `dir`, not for entries.
+    ///
+    /// # Errors
+    /// Those of the system, for the directory: `ENOENT`, `ENOTDIR`.
+    pub async fn list(
+        &self,
+        vfid: VFolderId,
+        dir: RelPath,
+        limit: usize,
+    ) -> Result<Vec<Entry>, VolumeError> {
+        self.backend.list(vfid, dir, limit).await
+    }
+
+    /// Makes a directory, mode 0755 through the umask.
+    ///
+    /// # Errors
+    /// `EEXIST`, also for a file in the way when `exist_ok`; `ENOENT` without `parents`.
+    pub async fn mkdir(
+        &self,
+        vfid: VFolderId,
+        dir: RelPath,
+        how: Mkdir,
+    ) -> Result<(), VolumeError> {
+        self.backend.mkdir(vfid, dir, how).await
+    }
+
+    /// Gives an entry another name in its directory; otherwise as [`Self::move_entry`].
+    ///
+    /// # Errors
+    /// [`VolumeError::InvalidName`] for a name with a slash, `.`, `..` or none.
+    pub async fn rename(
+        &self,
+        vfid: VFolderId,
+        from: RelPath,
+        name: String,
+    ) -> Result<(), VolumeError> {
+        self.backend.rename(vfid, from, name).await
+    }
+
+    /// Moves an entry itself: of a link the link. Into `to` if that is a directory, or a link to
+    /// one; a file replaces a file. Between file systems it copies, then removes.
+    ///
+    /// # Errors
+    /// `ENOENT` for what is missing, `EEXIST` for a directory onto a file, `EBUSY` for the root,
+    /// [`VolumeError::Refused`] for a taken name in `to` and for a move into itself.
+    pub async fn move_entry(
+        &self,
+        vfid: VFolderId,
+        from: RelPath,
+        to: RelPath,
+    ) -> Result<(), VolumeError> {
+        self.backend.move_entry(vfid, from, to).await
+    }
+
+    /// Removes entries themselves: of a link the link. Directories that are not empty only if
+    /// `recursive`. What is missing counts as removed.
+    ///
+    /// # Errors
+    /// [`VolumeError::InvalidSubpath`] for a path that leads out and [`VolumeError::Refused`] for
+    /// the root, both before anything is removed; otherwise the first refusal of the system, and
+    /// what was removed before stays removed.
+    pub async fn delete_files(
+        &self,
+        vfid: VFolderId,
+        paths: Vec<RelPath>,
+        recursive: bool,
+        control: Arc<Control>,
+    ) -> Result<Deleted, VolumeError> {
+        self.backend
+            .delete_files(vfid, paths, recursive, control)
+            .await
+    }
+
+    /// Opens a regular file to be read from its start. Links that stay inside are followed.
+    ///
+    /// # Errors
+    /// `ENOENT`; `EISDIR` or `EINVAL` for what is no regular file.
+    pub async fn open_for_fetch(
+        &self,
+        vfid: VFolderId,
+        path: RelPath,
+    ) -> Result<Fetch, VolumeError> {
+        self.backend.fetch(vfid, path).await
+    }
+
+    /// Makes the staging file of an upload of `size` bytes to `path`, or, when there are none,
+    /// the durable empty file itself.
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`], [`VolumeError::InvalidSubpath`], `EISDIR` and `ENOTDIR`
+    /// for a target that no file can have; nothing is left then.
+    pub async fn prepare_upload(
+        &self,
+        vfid: VFolderId,
+        path: RelPath,
+        size: u64,
+        session: SessionId,
+    ) -> Result<Prepared, VolumeError> {
+        self.backend.prepare_upload(vfid, path, size, session).await
+    }
+
+    /// The version of the layout on disk; [`crate::LAYOUT_UNMARKED`] when it does not say.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    pub async fn layout_version(&self) -> Result<u32, VolumeError> {
+        self.backend.layout_version().await
+    }
+
+    /// Removes staging files that have not changed for `older_than`, and the hidden leftovers of
+    /// interrupted clones and deletions. `older_than` must exceed the life of an upload token.
+    ///
+    /// # Errors
+    /// [`VolumeError::Cancelled`]; what cannot be removed is logged and stays.
+    pub async fn sweep_staging(
+        &self,
+        older_than: Duration,
+        control: Arc<Control>,
+    ) -> Result<Swept, VolumeError> {
+        self.backend.sweep(older_than, control).await
+    }
+}

@@ -1,0 +1,144 @@
+//! All volumes of this server, by name.
+//!
+//! Laws
+//! - One object per volume and process.
+//! - A volume that cannot be opened is no reason not to start, or to hide the others.
+//! - `noop` is always there and never listed, unless it is configured.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::backend::Backend;
+use crate::capability::Kind;
+use crate::error::VolumeError;
+use crate::limits::Limits;
+use crate::noop::Noop;
+use crate::tree::LAYOUT_CURRENT;
+use crate::vfs::Vfs;
+use crate::volume::Volume;
+
+/// The name of the stand-in volume.
+const NOOP: &str = "noop";
+
+/// A volume as configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// Its name.
+    pub name: String,
+    /// The `backend` string.
+    pub backend: String,
+    /// The mount point.
+    pub path: PathBuf,
+    /// Reported, used nowhere.
+    pub fsprefix: String,
+    /// What the backend wants to know; `vfs` and `noop` want nothing.
+    pub options: Map<String, Value>,
+}
+
+/// Why a list of volumes makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// No backend of this build has this name.
+    #[error("volume {volume}: unknown backend {backend:?}, known are {}", known())]
+    UnknownBackend {
+        /// The volume.
+        volume: String,
+        /// What its configuration says.
+        backend: String,
+    },
+    /// Two volumes have one name.
+    #[error("volume {0} is configured twice")]
+    Twice(String),
+}
+
+fn known() -> String {
+    Kind::ALL
+        .iter()
+        .map(|kind| kind.wire())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// See the module.
+pub struct Volumes {
+    listed: Vec<Arc<Volume>>,
+    noop: Arc<Volume>,
+}
+
+impl Volumes {
+    /// The volumes of a configuration, in its order. Nothing is opened yet.
+    ///
+    /// # Errors
+    /// [`SpecError`].
+    pub fn new(specs: Vec<Spec>, limits: &Limits) -> Result<Self, SpecError> {
+        let mut listed: Vec<Arc<Volume>> = Vec::new();
+        for spec in specs {
+            if listed.iter().any(|other| other.name() == spec.name) {
+                return Err(SpecError::Twice(spec.name));
+            }
+            let backend: Arc<dyn Backend> = match Kind::parse(&spec.backend) {
+                Some(Kind::Vfs) => Arc::new(Vfs::new(&spec.name, spec.path.clone(), limits)),
+                Some(Kind::Noop) => Arc::new(Noop),
+                None => {
+                    let (volume, backend) = (spec.name, spec.backend);
+                    return Err(SpecError::UnknownBackend { volume, backend });
+                }
+            };
+            listed.push(Arc::new(Volume::new(spec, backend)));
+        }
+        let noop = Spec {
+            name: NOOP.to_owned(),
+            backend: Kind::Noop.wire().to_owned(),
+            path: PathBuf::from("."),
+            fsprefix: ".".to_owned(),
+            options: Map::new(),
+        };
+        Ok(Self {
+            listed,
+            noop: Arc::new(Volume::new(noop, Arc::new(Noop))),
+        })
+    }
+
+    /// Opens every volume and reads its layout version; what fails is logged and tried again when
+    /// it is used. Returns how many are open.
+    pub async fn open_all(&self) -> usize {
+        let mut open = 0;
+        for volume in &self.listed {
+            let name = volume.name();
+            if let Err(error) = volume.open().await {
+                tracing::error!(volume = name, %error, "volume cannot be opened yet");
+                continue;
+            }
+            open += 1;
+            match volume.layout_version().await {
+                Ok(version) if version != LAYOUT_CURRENT => {
+                    tracing::warn!(volume = name, version, "volume does not say layout 3");
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(volume = name, %error, "layout version unreadable"),
+            }
+        }
+        open
+    }
+
+    /// The volume of a name.
+    ///
+    /// # Errors
+    /// [`VolumeError::UnknownVolume`].
+    pub fn find(&self, name: &str) -> Result<Arc<Volume>, VolumeError> {
+        let found = self.listed.iter().find(|volume| volume.name() == name);
+        match found.or_else(|| (name == NOOP).then_some(&self.noop)) {
+            Some(volume) => Ok(Arc::clone(volume)),
+            None => Err(VolumeError::UnknownVolume(name.to_owned())),
+        }
+    }
+
+    /// The configured volumes, in order.
+    pub fn listed(&self) -> &[Arc<Volume>] {
+        &self.listed
+    }
+}
