@@ -5,7 +5,7 @@
 //! directory.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proxy_core::config::Override;
 use tokio::runtime::Builder;
@@ -15,7 +15,7 @@ use crate::datadir::{DataDir, Runtime, private_dir};
 use crate::failure::Failure;
 use crate::listen::{Listeners, bind_all};
 use crate::load::{Loaded, load, problems};
-use crate::settings::{Addresses, LOCAL_VOLUME, Settings, look};
+use crate::settings::{Addresses, Identity, LOCAL_VOLUME, Settings, look};
 use crate::{banner, logging, output, privileges, shutdown, wiring};
 
 /// Layout of folders on disk that a new volume has; the same file tells the original.
@@ -44,21 +44,7 @@ pub fn run(place: &Place, args: &ServeArgs) -> Result<(), Failure> {
     let listeners = bind_all(&settings)?;
     let pid_file = PidFile::write(&settings)?;
     if let Some(identity) = &settings.identity {
-        for path in [
-            "",
-            "lock",
-            "secrets",
-            "secrets/token-secret",
-            "secrets/manager-secret",
-        ] {
-            let path = loaded.data_dir.join(path);
-            if path.exists() {
-                privileges::hand_over(identity, &path)?;
-            }
-        }
-        for path in local.iter().flat_map(|path| path.ancestors().take(2)) {
-            privileges::hand_over(identity, path)?;
-        }
+        hand_over(identity, &settings, local.as_deref())?;
         privileges::become_user(identity)?;
     }
     let ended = threads(&loaded, settings, listeners, &data);
@@ -120,7 +106,7 @@ fn remarks(loaded: &Loaded, warnings: &[String]) {
 }
 
 /// Makes the volume that nobody configured.
-fn local_volume(loaded: &Loaded, data: &DataDir) -> Result<Option<std::path::PathBuf>, Failure> {
+fn local_volume(loaded: &Loaded, data: &DataDir) -> Result<Option<PathBuf>, Failure> {
     if loaded.document.has_section("volume") {
         return Ok(None);
     }
@@ -131,6 +117,32 @@ fn local_volume(loaded: &Loaded, data: &DataDir) -> Result<Option<std::path::Pat
         fs::write(&layout, LAYOUT).map_err(|error| Failure::at("write", &layout, &error))?;
     }
     Ok(Some(path))
+}
+
+/// Gives what was made as root to the user who will run the server.
+fn hand_over(
+    identity: &Identity,
+    settings: &Settings,
+    local: Option<&Path>,
+) -> Result<(), Failure> {
+    let of_data = [
+        "",
+        "lock",
+        "secrets",
+        "secrets/token-secret",
+        "secrets/manager-secret",
+    ];
+    let mut paths: Vec<PathBuf> = of_data.map(|name| settings.data_dir.join(name)).into();
+    // Left by an earlier run as root, if at all.
+    paths.push(settings.state_file.clone());
+    if let Some(local) = local {
+        paths.extend(local.ancestors().take(2).map(Path::to_owned));
+        paths.push(local.join("version.txt"));
+    }
+    for path in paths.iter().filter(|path| path.exists()) {
+        privileges::hand_over(identity, path)?;
+    }
+    Ok(())
 }
 
 /// Starts the control plane's threads, the planes on them, and waits for the end.
@@ -194,7 +206,7 @@ fn word(settings: &Settings, bound: &Addresses) -> Runtime {
 }
 
 /// A written process id, taken back at the end.
-struct PidFile(Option<std::path::PathBuf>);
+struct PidFile(Option<PathBuf>);
 
 impl PidFile {
     fn write(settings: &Settings) -> Result<Self, Failure> {
@@ -209,7 +221,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let regular = |path: &&std::path::PathBuf| Path::new(path).is_file();
+        let regular = |path: &&PathBuf| Path::new(path).is_file();
         if let Some(path) = self.0.as_ref().filter(regular) {
             // Another user may own the directory by now; a stale number does no harm.
             let _ = fs::remove_file(path);

@@ -64,8 +64,6 @@ pub struct Settings {
     pub identity: Option<Identity>,
     /// Where to write the process id; `None` for `/dev/null`.
     pub pid_file: Option<PathBuf>,
-    /// The configuration has an `[etcd]` section, and its features are not active.
-    pub fleet_requested: bool,
 }
 
 /// The three listeners. The first address that a name resolved to comes first.
@@ -205,7 +203,6 @@ impl Settings {
             drain_timeout: document.duration("server.drain-timeout"),
             identity: outside.identity,
             pid_file: pid_file.filter(|path| path.as_os_str() != "/dev/null"),
-            fleet_requested: document.has_section("etcd"),
         }
     }
 }

@@ -56,7 +56,6 @@ fn an_empty_file_is_a_standalone_server_on_loopback() {
     assert_eq!(settings.list_entries_max, Some(1000));
     assert_eq!(settings.pid_file, None);
     assert_eq!(settings.threads.data, crate::host::cpus());
-    assert!(!settings.fleet_requested);
     assert!(settings.client_tls.is_none());
     assert_eq!(settings.limits.ranges_max, 64);
 }

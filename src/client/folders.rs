@@ -1,8 +1,8 @@
 //! Names of folders: what people type, and what the server calls them.
 //!
 //! The Manager keeps names in its database. Without a Manager this file in the data directory does:
-//! `mkdir NAME` writes it, every other command reads it. Whoever knows a folder's identifier can use
-//! that instead of a name.
+//! `mkdir NAME` writes it, every other command reads it. Whoever knows a folder's identifier can
+//! use that instead of a name.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

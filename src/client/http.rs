@@ -316,8 +316,8 @@ mod tests {
             ),
             (
                 400,
-                r#"{"title":"Invalid API parameters","data":{"size":"is required"}}"#,
-                "the server said 400 Bad Request: Invalid API parameters: {\"size\":\"is required\"}",
+                r#"{"title":"Invalid parameters","data":{"size":"is required"}}"#,
+                r#"the server said 400 Bad Request: Invalid parameters: {"size":"is required"}"#,
             ),
             (
                 400,

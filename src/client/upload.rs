@@ -1,8 +1,8 @@
 //! Sending a file with tus, and going on after an interruption.
 //!
 //! Laws
-//! - What the server says it has, it has: an offset is asked for with HEAD and never assumed after a
-//!   failure.
+//! - What the server says it has, it has: an offset is asked for with HEAD and never assumed after
+//!   a failure.
 //! - A remembered session is used only for the same file: size, time and inode must agree.
 
 use std::fs::{File, Metadata};

@@ -34,7 +34,12 @@ pub fn run(place: &Place, args: &RmArgs) -> Result<(), Failure> {
         ),
         None => ("/folder/delete", json!({"volume": volume, "vfid": vfid})),
     };
-    let answer = block_on(async { Ok(access.manager.call(Method::POST, route, &body).await?) })?;
+    let answer = block_on(async {
+        if let Some(path) = path {
+            look_first(&access, &folder, path, args).await?;
+        }
+        Ok(access.manager.call(Method::POST, route, &body).await?)
+    })?;
     if path.is_none() {
         // The server goes on in the background; the name is free at once.
         folders::forget(&access.data, &folder)?;

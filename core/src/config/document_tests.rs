@@ -290,7 +290,8 @@ fn one_scheme_of_variables_reaches_every_key() {
         &[(ranges, "0")],
         "server.limits.ranges-max",
         &format!(
-            "{ranges}: server.limits.ranges-max: 0 is less than 1; allowed: whole number, 1 to 10000"
+            "{ranges}: server.limits.ranges-max: 0 is less than 1; allowed: whole number, 1 to \
+             10000"
         ),
     );
     check_env(
@@ -340,7 +341,12 @@ password = "hunter3"
 [volume.a]
 backend = "purestorage"
 path = "/"
-options = { purity_api_token = "hunter4", b = { netapp_password = "hunter5" }, ssl_verify = false, list = [{ api-key = "hunter6" }], endpoint = "http://u:hunter7@h/x" }
+[volume.a.options]
+purity_api_token = "hunter4"
+b = { netapp_password = "hunter5" }
+ssl_verify = false
+list = [{ api-key = "hunter6" }]
+endpoint = "http://u:hunter7@h/x"
 [otel]
 endpoint = "http://u:hunter8@h"
 [artifact-registries.r]

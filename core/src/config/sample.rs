@@ -60,8 +60,8 @@ fn member(out: &mut String, key: &Key) {
         &format!("{} Value: {}.", meaning(key), key.kind.allowed()),
     );
     match key.default {
-        WhenAbsent::Required => out.push_str(&format!("# {} = …  (required)\n", key.name())),
-        WhenAbsent::Means(what) => out.push_str(&format!("# {} = …  ({what})\n", key.name())),
+        WhenAbsent::Required => comment(out, &format!("{} = …  (required)", key.name())),
+        WhenAbsent::Means(what) => comment(out, &format!("{} = …  ({what})", key.name())),
         WhenAbsent::Toml(toml) => out.push_str(&format!("# {} = {toml}\n", key.name())),
     }
 }
