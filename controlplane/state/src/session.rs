@@ -76,12 +76,13 @@ impl Session {
         matches!(self.state, SessionState::Finished { .. })
     }
 
-    /// Whether `other` is the same upload: everything but what changes while it runs. The inode
-    /// counts as changing, since a lost staging file is made anew.
+    /// Whether `other` is the same upload: everything but what may change while it runs. The inode
+    /// may, since a lost staging file is made anew.
     pub fn is_same_upload(&self, other: &Self) -> bool {
         self.id == other.id
             && self.volume == other.volume
             && self.vfid == other.vfid
+            && self.relpath == other.relpath
             && self.size == other.size
     }
 }
@@ -256,7 +257,8 @@ pub trait Sessions: Send + Sync {
     /// Asks for the permission to write.
     ///
     /// A session that is held: the holder is revoked, and the claim waits for it to let go, up to
-    /// the bound of the store. Of several claims the newest wins.
+    /// the bound of the store. A report of the holder is not enough: it may still have writes in
+    /// flight. Of several claims the newest wins.
     ///
     /// # Errors
     /// See [`ClaimError`].

@@ -2,7 +2,8 @@
 //! asked for.
 //! Method: this test runs itself as a child that works on a store and prints what it asks for and
 //! what it was told; the child is killed after a random number of lines, or a random moment after
-//! its start, from a printed seed; then the store is opened and compared. Many rounds on one file.
+//! its start, from a printed seed; then the store is opened and compared. Many rounds on one file;
+//! `STATE_CRASH_ROUNDS` asks for more.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/random.rs"]

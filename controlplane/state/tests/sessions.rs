@@ -229,7 +229,8 @@ async fn a_session_is_never_taken_for_another_upload() {
     for other in [
         same(|session| session.size = 11),
         same(|session| session.volume = "other".into()),
-        same(|session| session.vfid.folder = SessionId::random().as_bytes().to_owned().into_uuid()),
+        same(|session| session.relpath = RelPath::parse("other.bin").unwrap()),
+        same(|session| session.vfid.folder = uuid::Uuid::nil()),
     ] {
         let got = store.claim(claim(&other)).await.map(|_| ());
         assert_eq!(got, Err(ClaimError::OtherUpload), "{other:?}");
@@ -241,16 +242,6 @@ async fn a_session_is_never_taken_for_another_upload() {
             .is_ok()
     );
     assert_eq!(store.stats().leases, 0);
-}
-
-trait IntoUuid {
-    fn into_uuid(self) -> uuid::Uuid;
-}
-
-impl IntoUuid for [u8; 16] {
-    fn into_uuid(self) -> uuid::Uuid {
-        uuid::Uuid::from_bytes(self)
-    }
 }
 
 #[tokio::test]

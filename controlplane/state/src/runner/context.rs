@@ -1,5 +1,6 @@
 //! What a running task gets from its runner: a way to be stopped, and a way to tell.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,7 +170,7 @@ impl TaskContext {
     }
 
     /// Says what could not be said when it was reported. Runs beside the task, never returns.
-    pub(super) async fn catch_up(&self) {
+    pub(super) async fn catch_up(&self) -> Infallible {
         loop {
             let due = self.inner.meter.lock().as_ref().and_then(Meter::due);
             match due {
