@@ -9,7 +9,9 @@ mod keeper;
 mod snapshot;
 mod tls;
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use proxy_api::{ApiState, Health, internal_router, manager_router};
@@ -27,6 +29,8 @@ use crate::shutdown::Shutdown;
 
 /// Calls of the data plane that may wait for the control plane.
 const BRIDGE_CALLS_MAX: usize = 4096;
+/// How long the start waits for the volumes.
+const OPEN_WAIT: Duration = Duration::from_secs(5);
 
 /// Serves on `listeners` until `shutdown` is requested, then drains and returns.
 ///
@@ -44,12 +48,13 @@ pub async fn run(
     let settings = Arc::new(settings);
     let store = open_store(&settings)?;
     let volumes = Arc::new(open_volumes(&settings)?);
-    volumes.open_all().await;
+    // A mount that hangs must not keep the others waiting; it is looked for again later.
+    let _ = tokio::time::timeout(OPEN_WAIT, volumes.open_all()).await;
     let runner = start_runner(&settings, &store, &volumes).await?;
 
     let entries = Arc::new(ArcSwap::from_pointee(snapshot::build(&settings, &volumes)));
     let (bridge, calls) = bridge::channel(BRIDGE_CALLS_MAX);
-    let server = proxy_server::start(ServerConfig {
+    let mut server = proxy_server::start(ServerConfig {
         listeners: listeners.client,
         pin: settings.threads.pin,
         snapshot: Arc::clone(&entries),
@@ -57,67 +62,58 @@ pub async fn run(
         tls: tls::server(&settings, settings.client_tls.as_ref())?,
         engine: snapshot::engine(&settings),
     })
-    .map_err(|error| Failure::new(format!("start the data plane: {}", plain(&error))))?;
+    .map_err(data_plane)?;
 
     let state = api_state(&settings, &store, &volumes, &runner, &server);
+    let sessions = Arc::clone(&store) as Arc<dyn Sessions>;
     let mut background = JoinSet::new();
+    background.spawn(keeper::serve(calls, Arc::clone(&sessions)));
     let health = Arc::clone(&state.health);
     background.spawn(async move { health.watch().await });
-    background.spawn(keeper::serve(
-        calls,
-        Arc::clone(&store) as Arc<dyn Sessions>,
-    ));
-    let watched = (Arc::clone(&settings), Arc::clone(&volumes));
-    background.spawn(snapshot::follow(watched.0, watched.1, entries));
-    let sessions = Arc::clone(&store) as Arc<dyn Sessions>;
-    background.spawn(collect::run(
-        Arc::clone(&settings),
-        Arc::clone(&volumes),
-        sessions,
-    ));
+    let (known, watched) = (Arc::clone(&settings), Arc::clone(&volumes));
+    background.spawn(snapshot::follow(known, watched, entries));
+    let (known, swept) = (Arc::clone(&settings), Arc::clone(&volumes));
+    background.spawn(collect::run(known, swept, sessions));
 
-    let mut planes = JoinSet::new();
-    let limits = api_limits(&settings);
-    let manager = listener(listeners.manager)?;
     let manager_tls = tls::server(&settings, settings.manager_tls.as_ref())?;
-    let mut until = shutdown.clone();
-    let until_asked = async move { until.requested().await };
-    let router = manager_router(state.clone());
-    planes.spawn(proxy_api::serve(
-        manager,
-        router,
+    let manager = (
+        listeners.manager,
+        manager_router(state.clone()),
         manager_tls,
-        until_asked,
-        limits,
-    ));
-    let internal = listener(listeners.internal)?;
-    let mut until = shutdown.clone();
-    let until_asked = async move { until.requested().await };
-    planes.spawn(proxy_api::serve(
-        internal,
-        internal_router(state),
-        None,
-        until_asked,
-        limits,
-    ));
+    );
+    let internal = (listeners.internal, internal_router(state), None);
+    let mut planes = JoinSet::new();
+    for (at, router, tls) in [manager, internal] {
+        let mut until = shutdown.clone();
+        let asked = async move { until.requested().await };
+        let limits = api_limits(&settings);
+        planes.spawn(proxy_api::serve(listener(at)?, router, tls, asked, limits));
+    }
 
     ready()?;
-    shutdown.requested().await;
+    tokio::select! {
+        () = shutdown.requested() => {}
+        ended = server.ended() => {
+            let early = ended.err().unwrap_or_else(|| io::Error::other("it ended by itself"));
+            return Err(data_plane(early));
+        }
+    }
     server.drain(settings.drain_timeout);
-    let data = tokio::task::spawn_blocking(move || server.join());
+    let data = server.join().await;
     while planes.join_next().await.is_some() {}
     let left = runner.shutdown(settings.drain_timeout).await;
     if left > 0 {
         tracing::info!(tasks = left, "unfinished tasks go on at the next start");
     }
-    let ended = data
-        .await
-        .map_err(|error| Failure::new(format!("the data plane: {error}")))?;
     background.shutdown().await;
     if let Err(error) = store.flush().await {
         tracing::error!(%error, "the last records did not reach the disk");
     }
-    ended.map_err(|error| Failure::new(format!("the data plane: {}", plain(&error))))
+    data.map_err(data_plane)
+}
+
+fn data_plane(error: io::Error) -> Failure {
+    Failure::new(format!("the data plane: {}", plain(&error)))
 }
 
 fn open_store(settings: &Settings) -> Result<Arc<EmbeddedStore>, Failure> {

@@ -39,8 +39,15 @@ fn entry(volume: &Arc<Volume>) -> VolumeEntry {
         name: volume.name().to_owned(),
         backend: volume.kind().wire().to_owned(),
         root: volume.root(),
+        reserves: !is_in_memory(volume),
         names: Arc::new(Semaphore::new(NAMES_PER_VOLUME)),
     }
+}
+
+/// Whether the volume is a tmpfs (statfs(2)).
+fn is_in_memory(volume: &Volume) -> bool {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    rustix::fs::statfs(volume.path()).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC)
 }
 
 /// Opens volumes that were not there at the start, and tells the data plane.

@@ -70,6 +70,7 @@ async fn volumes_are_told_even_when_one_is_gone() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one table of steps")]
 async fn quota_scopes_are_made_shown_and_kept() {
     let bed = Testbed::new().await;
     let rows: &[Row] = &[

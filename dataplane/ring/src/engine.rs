@@ -67,6 +67,10 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if !self.0.close() {
             tracing::warn!("operations are stuck in the kernel, their buffers are left to it");
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the kernel may still write into them"
+            )]
             std::mem::forget(Rc::clone(&self.0));
         }
     }

@@ -170,6 +170,42 @@ fn refused(error: &AnchorError) -> Reply {
     not_found()
 }
 
+/// A regular file, as the client is told about it.
+struct Told<'a> {
+    name: &'a [u8],
+    no_cache: bool,
+    tag: String,
+    mtime: (i64, u32),
+    size: ByteLen,
+}
+
+impl Told<'_> {
+    fn head(&self, status: u16, content_type: &str) -> ResponseHead {
+        let mut answer = ResponseHead::new(status)
+            .with("Content-Type", content_type)
+            .with("Content-Disposition", disposition::attachment(self.name));
+        if self.no_cache {
+            answer.push("Cache-Control", "no-store");
+        }
+        answer
+    }
+
+    fn validated(&self, answer: ResponseHead) -> ResponseHead {
+        let (mtime_s, mtime_ns) = self.mtime;
+        let modified = date::format(date::last_modified(mtime_s, mtime_ns));
+        answer
+            .with("Etag", self.tag.as_str())
+            .with("Last-Modified", modified)
+    }
+
+    /// An answer with `len` bytes of body.
+    fn with_body(&self, status: u16, content_type: &str, len: ByteLen) -> ResponseHead {
+        self.validated(self.head(status, content_type))
+            .with("Accept-Ranges", "bytes")
+            .with("Content-Length", len.get())
+    }
+}
+
 /// The answer for a regular file, by its conditions and ranges.
 fn file(
     snapshot: &Snapshot,
@@ -180,82 +216,63 @@ fn file(
 ) -> Reply {
     let size = ByteLen::new(opened.stat.size);
     let (mtime_s, mtime_ns) = split_ns(opened.stat.mtime_ns);
-    let tag = etag::make(mtime_s, mtime_ns, size.get());
+    let told = Told {
+        name,
+        no_cache,
+        tag: etag::make(mtime_s, mtime_ns, size.get()),
+        mtime: (mtime_s, mtime_ns),
+        size,
+    };
     let known = Representation {
-        etag: &tag,
+        etag: &told.tag,
         mtime_s,
         mtime_ns,
         size: size.get(),
     };
-    let outcome = condition::evaluate(&head.headers, &known, &head.method);
-    let ranges = match outcome {
+    let ranges = match condition::evaluate(&head.headers, &known, &head.method) {
         Outcome::NotModified => {
-            let answer = described(304, name, no_cache);
-            return Reply::new(validated(answer, &tag, mtime_s, mtime_ns), Content::None);
+            return Reply::new(told.validated(told.head(304, OCTETS)), Content::None);
         }
         Outcome::PreconditionFailed => {
-            let answer = described(412, name, no_cache);
-            return Reply::new(answer, Content::Bytes(Vec::new()));
+            return Reply::new(told.head(412, OCTETS), Content::Bytes(Vec::new()));
         }
-        Outcome::Proceed {
-            honour_range: false,
-        } => RangeOutcome::Whole,
-        Outcome::Proceed { honour_range: true } => {
-            range::of_request(&head.headers, size, &snapshot.limits.range)
-        }
+        Outcome::Proceed { honour_range } if !honour_range => RangeOutcome::Whole,
+        Outcome::Proceed { .. } => range::of_request(&head.headers, size, &snapshot.limits.range),
     };
-    let file: FileRef = Arc::new(opened.fd);
-    let send = |status, pieces, len: ByteLen, content_type: Option<String>| {
-        let answer = match content_type {
-            Some(content_type) => typed(status, content_type, name, no_cache),
-            None => described(status, name, no_cache),
-        };
-        let answer = validated(answer, &tag, mtime_s, mtime_ns)
-            .with("Accept-Ranges", "bytes")
-            .with("Content-Length", len.get());
-        Reply::new(answer, Content::File { file, pieces })
-    };
-    match ranges {
+    spans(&told, ranges, Arc::new(opened.fd))
+}
+
+/// The answer that sends what `ranges` says.
+fn spans(told: &Told<'_>, ranges: RangeOutcome, file: FileRef) -> Reply {
+    let size = told.size;
+    let span = |at, len| Piece::Span { at, len };
+    let (answer, pieces) = match ranges {
         RangeOutcome::Whole => {
-            let whole = Piece::Span {
-                at: Offset::ZERO,
-                len: size,
-            };
-            let pieces = if size == ByteLen::ZERO {
-                Vec::new()
-            } else {
-                vec![whole]
-            };
-            send(200, pieces, size, None)
+            let pieces = vec![span(Offset::ZERO, size)];
+            (told.with_body(200, OCTETS, size), pieces)
         }
-        RangeOutcome::One(span) => {
-            let piece = Piece::Span {
-                at: span.start(),
-                len: span.len(),
-            };
-            let mut reply = send(206, vec![piece], span.len(), None);
-            reply.head.push("Content-Range", span.content_range(size));
-            reply
+        RangeOutcome::One(one) => {
+            let answer = told
+                .with_body(206, OCTETS, one.len())
+                .with("Content-Range", one.content_range(size));
+            (answer, vec![span(one.start(), one.len())])
         }
-        RangeOutcome::Many(spans) => {
+        RangeOutcome::Many(many) => {
             let frame = Multipart::new(random(), OCTETS, size);
-            match frame.content_length(&spans) {
-                Some(len) => send(
-                    206,
-                    multipart(&frame, &spans),
-                    len,
-                    Some(frame.content_type()),
-                ),
-                None => problem::internal_error().into(),
-            }
+            let Some(len) = frame.content_length(&many) else {
+                return problem::internal_error().into();
+            };
+            let answer = told.with_body(206, &frame.content_type(), len);
+            (answer, multipart(&frame, &many))
         }
         RangeOutcome::Unsatisfiable => {
-            let answer = described(416, name, no_cache)
+            let answer = told
+                .head(416, OCTETS)
                 .with("Content-Range", range::content_range_unsatisfied(size));
-            let answer = validated(answer, &tag, mtime_s, mtime_ns);
-            Reply::new(answer, Content::Bytes(Vec::new()))
+            return Reply::new(told.validated(answer), Content::Bytes(Vec::new()));
         }
-    }
+    };
+    Reply::new(answer, Content::File { file, pieces })
 }
 
 fn multipart(frame: &Multipart, spans: &[Span]) -> Vec<Piece> {
@@ -281,25 +298,6 @@ fn random() -> u128 {
     // Without randomness the boundary is merely guessable by who writes the file.
     let _ = getrandom::fill(&mut bytes);
     u128::from_le_bytes(bytes)
-}
-
-fn described(status: u16, name: &[u8], no_cache: bool) -> ResponseHead {
-    typed(status, OCTETS.to_owned(), name, no_cache)
-}
-
-fn typed(status: u16, content_type: String, name: &[u8], no_cache: bool) -> ResponseHead {
-    let mut answer = ResponseHead::new(status)
-        .with("Content-Type", content_type)
-        .with("Content-Disposition", disposition::attachment(name));
-    if no_cache {
-        answer.push("Cache-Control", "no-store");
-    }
-    answer
-}
-
-fn validated(answer: ResponseHead, tag: &str, mtime_s: i64, mtime_ns: u32) -> ResponseHead {
-    let modified = date::format(date::last_modified(mtime_s, mtime_ns));
-    answer.with("Etag", tag).with("Last-Modified", modified)
 }
 
 /// Full seconds and the nanoseconds beyond.

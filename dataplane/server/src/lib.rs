@@ -32,15 +32,15 @@ mod upload;
 
 use std::io;
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use proxy_core::units::{KIB, MIB};
 use proxy_ring::ThreadPool;
 pub use proxy_ring::{PoolLimits, RingLimits};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::bridge::Bridge;
 use crate::metrics::{Metrics, ThreadMetrics};
@@ -95,7 +95,9 @@ pub struct ServerConfig {
 
 /// The running data plane.
 pub struct Server {
-    threads: Vec<JoinHandle<io::Result<()>>>,
+    /// How each thread ended, when it does.
+    ended: mpsc::Receiver<io::Result<()>>,
+    running: usize,
     drain: watch::Sender<Option<Instant>>,
     metrics: Metrics,
 }
@@ -103,7 +105,7 @@ pub struct Server {
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server")
-            .field("threads", &self.threads.len())
+            .field("threads", &self.running)
             .finish_non_exhaustive()
     }
 }
@@ -117,8 +119,10 @@ pub fn start(config: ServerConfig) -> io::Result<Server> {
     let names = ThreadPool::new("names", config.engine.name_threads_max);
     let connections_max = config.snapshot.load().limits.connections_max;
     let per_thread = connections_max.div_ceil(config.listeners.len().max(1));
+    let (report, ended) = mpsc::channel(config.listeners.len().max(1));
     let mut server = Server {
-        threads: Vec::new(),
+        ended,
+        running: 0,
         drain,
         metrics: Metrics::default(),
     };
@@ -138,16 +142,20 @@ pub fn start(config: ServerConfig) -> io::Result<Server> {
             ring: config.engine.ring,
             connections_max: per_thread,
         };
-        let pin = config.pin;
-        let thread = std::thread::Builder::new()
+        let (pin, report) = (config.pin, report.clone());
+        std::thread::Builder::new()
             .name(format!("data-{index}"))
             .spawn(move || {
                 if pin && let Err(error) = rt::pin_to_core(index) {
                     tracing::warn!(%error, core = index, "can not pin a data-plane thread");
                 }
-                thread::run(listener, setup)
+                let run = AssertUnwindSafe(|| thread::run(listener, setup));
+                let panicked = |_| Err(io::Error::other("a data-plane thread panicked"));
+                let outcome = catch_unwind(run).unwrap_or_else(panicked);
+                // Nobody to tell: the process is on its way out.
+                let _ = report.blocking_send(outcome);
             })?;
-        server.threads.push(thread);
+        server.running += 1;
     }
     Ok(server)
 }
@@ -163,19 +171,32 @@ impl Server {
         self.drain.send_replace(Some(Instant::now() + limit));
     }
 
-    /// Waits for the threads, which end after [`Server::drain`].
+    /// Waits for a thread to end; before a drain that is a failure.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub async fn ended(&mut self) -> io::Result<()> {
+        match self.ended.recv().await {
+            Some(outcome) => {
+                self.running -= 1;
+                outcome
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for all threads, which end after [`Server::drain`].
     ///
     /// # Errors
     /// What ended a thread before its time.
-    pub fn join(self) -> io::Result<()> {
-        let mut outcome = Ok(());
-        for thread in self.threads {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => outcome = Err(error),
-                Err(_) => outcome = Err(io::Error::other("a data-plane thread panicked")),
+    pub async fn join(mut self) -> io::Result<()> {
+        let mut first = Ok(());
+        while self.running > 0 {
+            let outcome = self.ended().await;
+            if first.is_ok() {
+                first = outcome;
             }
         }
-        outcome
+        first
     }
 }

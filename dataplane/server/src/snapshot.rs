@@ -34,6 +34,8 @@ pub struct VolumeEntry {
     pub backend: String,
     /// Its root; `None` while the mount is not there.
     pub root: Option<VolumeRoot>,
+    /// Laying out blocks ahead makes uploads faster here. On tmpfs it makes them slower.
+    pub reserves: bool,
     /// How many calls on names may wait on this volume at a time: a hung mount must not take the
     /// threads of the others.
     pub names: Arc<Semaphore>,

@@ -325,6 +325,7 @@ async fn try_patch(
     let sessions = SessionLedger { request: &request };
     let wanted = PatchRequest {
         upload_offset: offset,
+        reserve: request.volume.reserves,
     };
     let patched = patch::patch(&thread.files, body, &sessions, wanted).await;
     answer(&request, offset, patched)
@@ -346,61 +347,14 @@ fn answer(request: &Request<'_>, asked: Offset, patched: Patched<Reply>) -> Resu
             );
             Err(Problem::new(Kind::InvalidDataLength).msg(text).into())
         }
-        Patched::NoSpace { durable, error } => {
-            tracing::warn!(
-                volume = request.volume.name,
-                backend = request.volume.backend,
-                vfolder_id = %request.claims.vfid,
-                operation = "upload",
-                durable = durable.get(),
-                %error,
-                "no space left for an upload"
-            );
-            let text = format!("{error}; continue when there is space again");
-            Err(no_space(
-                error.raw_os_error().unwrap_or(28),
-                &text,
-                Some(durable),
-            ))
-        }
-        Patched::Cut {
-            error: PeerError::Malformed(text),
-            ..
-        } => Err(closing(Reply::text(
-            400,
-            &format!("400: Bad Request: {text}"),
-        ))),
-        Patched::Cut {
-            error: PeerError::Stalled,
-            ..
-        } => Err(closing(Reply::text(408, "408: Request Timeout"))),
-        Patched::Cut {
-            error: PeerError::ShuttingDown,
-            ..
-        } => Err(closing(Reply::text(
-            503,
-            "503: the server is shutting down",
-        ))),
-        Patched::Cut {
-            error: PeerError::Gone,
-            ..
-        } => Err(closing(Reply::text(
-            400,
-            "400: Bad Request: the body ended early",
-        ))),
+        Patched::NoSpace { durable, error } => Err(full(request, durable, &error)),
+        Patched::Cut { error, .. } => Err(closing(cut(&error))),
         Patched::Disk {
             operation,
             error,
             ended,
         } => {
-            request.log(
-                if ended {
-                    "an upload is over"
-                } else {
-                    "an upload failed"
-                },
-                &error,
-            );
+            request.log(WHAT_ENDED[usize::from(ended)], &error);
             let text = format!("{operation}: {error}");
             Err(Problem::new(Kind::StorageProxy).msg(text).into())
         }
@@ -408,6 +362,33 @@ fn answer(request: &Request<'_>, asked: Offset, patched: Patched<Reply>) -> Resu
         Patched::Ledger(LedgerError::Held) => Err(refused_claim(request, &Refusal::Held)),
         Patched::Ledger(LedgerError::Lost) => Err(closing(refused_claim(request, &Refusal::Lost))),
         Patched::Ledger(LedgerError::Other(reply)) => Err(reply),
+    }
+}
+
+const WHAT_ENDED: [&str; 2] = ["an upload failed", "an upload is over"];
+
+fn full(request: &Request<'_>, durable: Offset, error: &std::io::Error) -> Reply {
+    tracing::warn!(
+        volume = request.volume.name,
+        backend = request.volume.backend,
+        vfolder_id = %request.claims.vfid,
+        operation = "upload",
+        durable = durable.get(),
+        %error,
+        "no space left for an upload"
+    );
+    let text = format!("{error}; continue when there is space again");
+    let errno = error.raw_os_error().unwrap_or(28);
+    no_space(errno, &text, Some(durable))
+}
+
+/// The answer to a body that did not come to its end; the client may be there to read it.
+fn cut(error: &PeerError) -> Reply {
+    match error {
+        PeerError::Malformed(text) => Reply::text(400, &format!("400: Bad Request: {text}")),
+        PeerError::Stalled => Reply::text(408, "408: Request Timeout"),
+        PeerError::ShuttingDown => Reply::text(503, "503: the server is shutting down"),
+        PeerError::Gone => Reply::text(400, "400: Bad Request: the body ended early"),
     }
 }
 

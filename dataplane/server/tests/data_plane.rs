@@ -109,6 +109,7 @@ fn plane() -> Plane {
         name: "v".to_owned(),
         backend: "vfs".to_owned(),
         root: Some(root.clone()),
+        reserves: true,
         names: Arc::new(Semaphore::new(8)),
     };
     let limits = Limits {
@@ -151,7 +152,11 @@ impl Drop for Plane {
     fn drop(&mut self) {
         let server = self.server.take().unwrap();
         server.drain(Duration::from_secs(5));
-        server.join().unwrap();
+        monoio::RuntimeBuilder::<monoio::FusionDriver>::new()
+            .build()
+            .unwrap()
+            .block_on(server.join())
+            .unwrap();
         assert_eq!(self.metrics.sum(|thread| &thread.connections), 0);
         assert_eq!(self.metrics.sum(|thread| &thread.engine.buffers_in_use), 0);
         assert_eq!(

@@ -112,6 +112,8 @@ pub trait Ledger {
 pub struct PatchRequest {
     /// `Upload-Offset`: where the client continues.
     pub upload_offset: Offset,
+    /// Whether laying out blocks ahead pays on this volume.
+    pub reserve: bool,
 }
 
 /// What to answer.
@@ -248,10 +250,12 @@ where
         Ok(file) => file,
         Err(error) => return error.into(),
     };
-    if source
+    // Only what this request brings: blocks of an upload that never ends should not be taken.
+    if let Some(announced) = source
         .remaining()
-        .is_some_and(|announced| announced >= RESERVE_BYTES_MIN)
-        && let Err(error) = disk.reserve(&file, from, missing).await
+        .filter(|bytes| *bytes >= RESERVE_BYTES_MIN)
+        && request.reserve
+        && let Err(error) = disk.reserve(&file, from, ByteLen::new(announced)).await
         && is_no_space(&error)
     {
         return Patched::NoSpace {

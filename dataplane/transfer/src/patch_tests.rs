@@ -37,6 +37,7 @@ fn body(bytes: &[u8], rng: &Rng) -> ModelBody {
 fn run(disk: &ModelDisk, body: &mut ModelBody, ledger: &ModelLedger, at: u64) -> Patched<String> {
     let request = PatchRequest {
         upload_offset: Offset::new(at),
+        reserve: true,
     };
     let patched = block_on(patch(disk, body, ledger, request));
     assert_eq!(disk.out.get(), 0, "a buffer is missing");

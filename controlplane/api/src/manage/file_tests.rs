@@ -143,6 +143,7 @@ async fn listings_have_types_times_and_no_staging() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one table of steps")]
 async fn entries_are_renamed_moved_and_deleted() {
     let bed = Testbed::new().await;
     let rows: &[Row] = &[
