@@ -44,7 +44,7 @@ mod engine;
 mod faults;
 mod file;
 #[cfg(test)]
-mod power;
+mod power_tests;
 mod queue;
 mod tables;
 #[cfg(test)]
