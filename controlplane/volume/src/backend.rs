@@ -24,6 +24,7 @@ use crate::fetch::Fetch;
 use crate::folder::Job;
 use crate::listing::Entry;
 use crate::stamp::Stamp;
+use crate::sweep::KeepSession;
 use crate::tree::Tree;
 
 /// Numbers of a quota scope; `None` is "not known" or "no limit".
@@ -429,8 +430,13 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// [`VolumeError::Cancelled`]; what cannot be removed is logged and stays.
-    async fn sweep(&self, age: Duration, control: Arc<Control>) -> Result<Swept, VolumeError> {
-        self.tree().await?.sweep(age, control).await
+    async fn sweep(
+        &self,
+        age: Duration,
+        keep: KeepSession,
+        control: Arc<Control>,
+    ) -> Result<Swept, VolumeError> {
+        self.tree().await?.sweep(age, keep, control).await
     }
 }
 

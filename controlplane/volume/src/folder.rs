@@ -289,7 +289,10 @@ fn already_cloned(root: &VolumeRoot, job: Job, there: &Dir) -> Result<Cloned, Vo
 /// Says that the tree `dir` is the work of `task`.
 fn mark(task: TaskId, dir: &Dir) -> Result<OsString, VolumeError> {
     let end = mark_end(dir)?;
-    Ok(OsString::from(format!("{MARK}{}{end}", task.uuid().simple())))
+    Ok(OsString::from(format!(
+        "{MARK}{}{end}",
+        task.uuid().simple()
+    )))
 }
 
 /// How every mark about the tree `dir` ends.

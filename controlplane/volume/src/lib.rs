@@ -51,7 +51,7 @@ pub use limits::Limits;
 pub use listing::{Entry, EntryType};
 pub use noop::Noop;
 pub use stamp::Stamp;
-pub use sweep::CLONE_AGE_MIN;
+pub use sweep::{CLONE_AGE_MIN, KeepSession};
 pub use tree::{LAYOUT_CURRENT, LAYOUT_UNMARKED, Tree};
 pub use vfs::Vfs;
 pub use volume::Volume;

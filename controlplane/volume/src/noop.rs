@@ -24,6 +24,7 @@ use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::listing::{Entry, EntryType};
 use crate::stamp::Stamp;
+use crate::sweep::KeepSession;
 use crate::tree::{LAYOUT_CURRENT, Tree};
 
 /// See the module.
@@ -155,7 +156,12 @@ impl Backend for Noop {
         Ok(LAYOUT_CURRENT)
     }
 
-    async fn sweep(&self, _: Duration, _: Arc<Control>) -> Result<Swept, VolumeError> {
+    async fn sweep(
+        &self,
+        _: Duration,
+        _: KeepSession,
+        _: Arc<Control>,
+    ) -> Result<Swept, VolumeError> {
         Ok(Swept::default())
     }
 }

@@ -1,17 +1,19 @@
 //! Removing what interrupted work left on a volume.
 //!
 //! Laws
-//! - An upload is abandoned when its staging file has not changed for the given time.
+//! - An upload is abandoned when its staging file has not changed for the given time and the
+//!   caller does not know its session as one that may still go on.
 //! - Detached trees go at once: nobody can be using them. Half-made clones and marks of finished
 //!   ones stay for [`CLONE_AGE_MIN`], since another server may be at work on them.
 //! - What cannot be removed is logged and left to the next sweep.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_anchor::{Detached, Dir, VolumeRoot, staging};
-use proxy_core::id::{QuotaScopeId, VFolderId};
+use proxy_core::id::{QuotaScopeId, SessionId, VFolderId};
 
 use crate::backend::Swept;
 use crate::control::Control;
@@ -23,6 +25,9 @@ use crate::stamp::Stamp;
 /// Longer than any clone takes, and than any task stays on record unfinished.
 pub const CLONE_AGE_MIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Whether a session may still go on: its staging file is kept, however old it is. May block.
+pub type KeepSession = Arc<dyn Fn(SessionId) -> bool + Send + Sync>;
+
 /// Begins the name of a tree that is being built, see `proxy-anchor`.
 const CLONE: &str = ".clone-";
 
@@ -33,6 +38,7 @@ const CLONE: &str = ".clone-";
 pub(crate) fn sweep(
     root: &VolumeRoot,
     age: Duration,
+    keep: &KeepSession,
     busy: &HashSet<VFolderId>,
     limits: &Limits,
     control: &Control,
@@ -60,7 +66,7 @@ pub(crate) fn sweep(
         control.check()?;
         let done = vfid
             .map_err(VolumeError::from)
-            .and_then(|vfid| uploads(root, vfid, &old(now, age), &mut swept));
+            .and_then(|vfid| uploads(root, vfid, &old(now, age), keep, &mut swept));
         if let Err(error) = done {
             tracing::warn!(%error, "a folder is left out of the sweep");
         }
@@ -78,6 +84,7 @@ fn uploads(
     root: &VolumeRoot,
     vfid: VFolderId,
     is_old: &impl Fn(i128) -> bool,
+    keep: &KeepSession,
     swept: &mut Swept,
 ) -> Result<(), VolumeError> {
     let gone = |error: &proxy_anchor::AnchorError| {
@@ -88,7 +95,7 @@ fn uploads(
         folder => folder?,
     };
     for (session, stat) in staging::list(&folder)? {
-        if !is_old(stat.mtime_ns) {
+        if !is_old(stat.mtime_ns) || keep(session) {
             continue;
         }
         match staging::discard(&folder, &session) {

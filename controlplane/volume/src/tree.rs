@@ -27,6 +27,7 @@ use crate::fetch::Fetch;
 use crate::folder::Job;
 use crate::limits::Limits;
 use crate::listing::Entry;
+use crate::sweep::KeepSession;
 use crate::usage::{Sums, Tally};
 use crate::{deleting, folder, listing, moving, sweep};
 
@@ -396,11 +397,16 @@ impl Tree {
     ///
     /// # Errors
     /// See there.
-    pub async fn sweep(&self, age: Duration, control: Arc<Control>) -> Result<Swept, VolumeError> {
+    pub async fn sweep(
+        &self,
+        age: Duration,
+        keep: KeepSession,
+        control: Arc<Control>,
+    ) -> Result<Swept, VolumeError> {
         let cloning = Arc::clone(&self.cloning);
         self.long(control, move |root, limits, control| {
             let busy = cloning.lock().clone();
-            sweep::sweep(root, age, &busy, limits, control)
+            sweep::sweep(root, age, &keep, &busy, limits, control)
         })
         .await
     }

@@ -20,6 +20,7 @@ use crate::control::Control;
 use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::listing::Entry;
+use crate::sweep::KeepSession;
 use crate::volumes::Spec;
 
 /// See the module.
@@ -380,7 +381,8 @@ impl Volume {
         self.backend.layout_version().await
     }
 
-    /// Removes staging files that have not changed for `older_than`, and the hidden leftovers of
+    /// Removes staging files that have not changed for `older_than` and that `keep` does not
+    /// know, and the hidden leftovers of
     /// interrupted clones and deletions. `older_than` must exceed the life of an upload token.
     ///
     /// # Errors
@@ -388,8 +390,9 @@ impl Volume {
     pub async fn sweep_staging(
         &self,
         older_than: Duration,
+        keep: KeepSession,
         control: Arc<Control>,
     ) -> Result<Swept, VolumeError> {
-        self.backend.sweep(older_than, control).await
+        self.backend.sweep(older_than, keep, control).await
     }
 }

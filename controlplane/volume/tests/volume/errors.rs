@@ -1,125 +1,90 @@
 //! What the wire says about each error.
 
+use proxy_core::problem::Kind;
 use proxy_volume::VolumeError;
 use serde_json::{Value, json};
 
 use crate::scene::{FOLDER, scope, vfid};
 
-#[track_caller]
-fn check(error: VolumeError, status: u16, key: &str, want: Value) {
+fn body_of(error: &VolumeError) -> (u16, Value) {
     let answer = error.answer();
-    let body: Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(
-        (answer.status, &body[key]),
-        (status, &want),
-        "{error:?}: {body}"
-    );
     let text = error.to_string();
     assert!(!text.ends_with('.'), "{text}");
+    (answer.status, serde_json::from_slice(&answer.body).unwrap())
+}
+
+/// The typed envelope of `kind`, with the error's own text.
+#[track_caller]
+fn check(error: VolumeError, kind: Kind) {
+    let (status, body) = body_of(&error);
+    assert_eq!(status, kind.status(), "{error:?}");
+    assert_eq!(body["error_code"], json!(kind.error_code()), "{error:?}");
+    assert_eq!(body["msg"], json!(error.to_string()), "{error:?}");
+}
+
+/// Plain JSON without a code.
+#[track_caller]
+fn check_plain(error: VolumeError, status: u16, want: Value) {
+    assert_eq!(body_of(&error), (status, want), "{error:?}");
 }
 
 #[test]
-fn errors_have_the_envelopes_of_the_original() {
-    let vfid = vfid(FOLDER);
-    let code = "error_code";
+fn errors_of_a_class_have_its_envelope() {
+    let (vfid, scope) = (vfid(FOLDER), scope());
+    let (path, name) = ("../x".to_owned(), "a/b".to_owned());
+    let (volume, cause) = ("v1".to_owned(), "Input/output error".to_owned());
+    let outside = VolumeError::InvalidSubpath { vfid, path };
+    assert_eq!(body_of(&outside).1["data"], json!(outside.to_string()));
+    check(outside, Kind::InvalidSubpath);
     check(
-        VolumeError::UnknownVolume("v9".into()),
-        400,
-        code,
-        json!("storage_access_invalid-parameters"),
+        VolumeError::InvalidName { vfid, name },
+        Kind::InvalidSubpath,
     );
-    check(
-        VolumeError::UnknownVolume("v9".into()),
-        400,
-        "msg",
-        json!("v9"),
-    );
-    check(
-        VolumeError::Busy,
-        503,
-        code,
-        json!("storage-proxy_request_unavailable"),
-    );
-    check(VolumeError::Unsupported, 400, code, Value::Null);
-    check(
-        VolumeError::VFolderNotFound(vfid),
-        404,
-        code,
-        json!("vfolder_read_not-found"),
-    );
-    let outside = VolumeError::InvalidSubpath {
-        vfid,
-        path: "../x".into(),
+    check(VolumeError::VFolderNotFound(vfid), Kind::VFolderNotFound);
+    check(VolumeError::FolderExists(vfid), Kind::VFolderExists);
+    check(VolumeError::ScopeRequired(vfid), Kind::InvalidAPIParameters);
+    check(VolumeError::ScopeNotFound(scope), Kind::QuotaScopeNotFound);
+    let failed = VolumeError::ScopeCreationFailed {
+        scope,
+        cause: cause.clone(),
     };
+    check(failed, Kind::ExternalStorageService);
     check(
-        outside.clone(),
-        400,
-        code,
-        json!("vfolder_access_invalid-parameters"),
+        VolumeError::Unavailable { volume, cause },
+        Kind::VolumeUnavailable,
     );
-    check(outside.clone(), 400, "msg", json!(outside.to_string()));
-    check(outside.clone(), 400, "data", json!(outside.to_string()));
-    let name = VolumeError::InvalidName {
-        vfid,
-        name: "a/b".into(),
-    };
-    check(name, 400, code, json!("vfolder_access_invalid-parameters"));
-    check(
-        VolumeError::ScopeRequired(vfid),
-        400,
-        code,
-        json!("storage-proxy_request_invalid-parameters"),
-    );
-    let exists = "Volume already exists with given quota scope.";
-    check(VolumeError::ScopeExists(scope()), 409, "msg", json!(exists));
-    check(
-        VolumeError::ScopeNotFound(scope()),
-        404,
-        code,
-        json!("quota-scope_read_not-found"),
-    );
-    check(
-        VolumeError::FolderExists(vfid),
-        409,
-        code,
-        json!("vfolder_create_already-exists"),
-    );
+    check(VolumeError::Cancelled, Kind::VolumeUnavailable);
+    check(VolumeError::Busy, Kind::Overloaded);
     let full = VolumeError::NoRoom {
         needed_bytes: 2,
         free_bytes: 1,
     };
-    check(
-        full,
-        500,
-        code,
-        json!("storage-proxy_execute_internal-error"),
-    );
-    let os = VolumeError::Os {
+    check(full, Kind::ProcessExecution);
+    check(VolumeError::Internal("oh"), Kind::StorageProxy);
+    let (status, body) = body_of(&VolumeError::UnknownVolume("v9".to_owned()));
+    assert_eq!((status, &body["msg"]), (400, &json!("v9")));
+}
+
+#[test]
+fn errors_of_the_system_are_plain() {
+    let os = |path: &str| VolumeError::Os {
         op: "mkdir",
         errno: 17,
-        path: "a/b".into(),
+        path: path.to_owned(),
     };
-    check(os.clone(), 400, "msg", json!("File exists"));
-    check(os.clone(), 400, "errno", json!(17));
-    check(os.clone(), 400, "paths", json!(["a/b"]));
-    assert_eq!(os.to_string(), "mkdir: File exists: 'a/b'");
-    check(
-        VolumeError::Refused("it is taken"),
+    assert_eq!(os("a/b").to_string(), "mkdir: File exists: 'a/b'");
+    assert_eq!(os("").to_string(), "mkdir: File exists");
+    let want = json!({"msg": "File exists", "errno": 17, "paths": ["a/b"]});
+    check_plain(os("a/b"), 400, want);
+    check_plain(
+        os(""),
         400,
-        "errno",
-        Value::Null,
+        json!({"msg": "File exists", "errno": 17, "paths": []}),
     );
-    check(VolumeError::Refused("it is taken"), 400, "paths", json!([]));
-    check(
-        VolumeError::Cancelled,
-        503,
-        code,
-        json!("storage_access_unavailable"),
-    );
-    check(
-        VolumeError::Internal("oh"),
-        500,
-        code,
-        json!("storage-proxy_generic_internal-error"),
-    );
+    let want = json!({"msg": "it is taken", "errno": null, "paths": []});
+    check_plain(VolumeError::Refused("it is taken"), 400, want);
+    let want = json!({"msg": "Volume already exists with given quota scope."});
+    check_plain(VolumeError::ScopeExists(scope()), 409, want);
+    let (status, body) = body_of(&VolumeError::Unsupported);
+    assert_eq!((status, &body["error_code"]), (400, &Value::Null));
 }

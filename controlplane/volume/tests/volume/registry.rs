@@ -101,7 +101,7 @@ fn plain_volumes_are_healthy_and_have_no_metric() {
 }
 
 #[test]
-fn noop_does_nothing_and_succeeds() {
+fn noop_does_nothing_to_folders_and_succeeds() {
     let scene = Scene::new();
     let noop = scene.volumes.find("noop").unwrap();
     assert!(
@@ -131,18 +131,15 @@ fn noop_does_nothing_and_succeeds() {
         );
         assert_eq!(noop.mount_path(one, rel("../x")).await, Ok(".".into()));
         let usage = Usage {
-            file_count: 0,
-            used_bytes: 0,
             complete: true,
+            ..Usage::default()
         };
         assert_eq!(noop.usage(one).await, Ok(usage));
-        assert_eq!(
-            noop.used_bytes(one).await,
-            Ok(UsedBytes {
-                used_bytes: 0,
-                complete: true
-            })
-        );
+        let used = UsedBytes {
+            complete: true,
+            ..UsedBytes::default()
+        };
+        assert_eq!(noop.used_bytes(one).await, Ok(used));
         let capacity = Capacity {
             capacity_bytes: Some(0),
             used_bytes: Some(0),
@@ -157,6 +154,15 @@ fn noop_does_nothing_and_succeeds() {
                 ..Metric::default()
             }
         );
+    });
+}
+
+#[test]
+fn noop_does_nothing_to_files_and_succeeds() {
+    let scene = Scene::new();
+    let noop = scene.volumes.find("noop").unwrap();
+    let one = vfid(FOLDER);
+    scene.run(async {
         let how = Mkdir {
             parents: false,
             exist_ok: false,

@@ -2,6 +2,7 @@
 
 use std::fs::FileTimes;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proxy_core::id::SessionId;
@@ -26,7 +27,7 @@ fn sweep(scene: &Scene) -> Swept {
         .run(
             scene
                 .volume
-                .sweep_staging(Duration::from_secs(3600), reins()),
+                .sweep_staging(Duration::from_secs(3600), Arc::new(|_| false), reins()),
         )
         .unwrap()
 }
