@@ -6,13 +6,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use proxy_testkit::server::{MANAGER_SECRET, VOLUME};
-use proxy_testkit::{Folder, Server, skip};
+use proxy_testkit::{Folder, Server, skip, wait};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
 /// The exit status by which setup.sh says that something cannot be had here.
 const UNAVAILABLE: i32 = 75;
+/// No client takes longer for all that its script asks of it.
+const CLIENT_BOUND: Duration = Duration::from_secs(240);
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
@@ -50,7 +53,9 @@ fn run(program: &Path, script: &str, more: &[(&str, &Path)]) {
     let server = Server::start(PROGRAM);
     let folder = Folder::empty(&server);
     let scratch = tempfile::tempdir().expect("a directory");
-    let output = Command::new(program)
+    let (out, err) = (scratch.path().join("stdout"), scratch.path().join("stderr"));
+    let file = |path: &Path| std::fs::File::create(path).expect("a file");
+    let mut child = Command::new(program)
         .arg(scripts().join(script))
         .current_dir(scratch.path())
         .env("STORAGE_CLIENT", format!("http://{}", server.client()))
@@ -63,17 +68,21 @@ fn run(program: &Path, script: &str, more: &[(&str, &Path)]) {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .envs(more.iter().copied())
         .stdin(Stdio::null())
-        .output()
+        .stdout(file(&out))
+        .stderr(file(&err))
+        .spawn()
         .expect("the client runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let wailed = String::from_utf8_lossy(&output.stderr).into_owned();
+    let status = wait::within(CLIENT_BOUND, || child.try_wait().expect("our own child"));
+    if status.is_none() {
+        child.kill().expect("our own child");
+        child.wait().expect("our own child");
+    }
+    let said = std::fs::read_to_string(&out).unwrap_or_default();
+    let wailed = std::fs::read_to_string(&err).unwrap_or_default();
     let last = said.lines().last().unwrap_or_default().to_owned();
     println!("{script}: {last}");
-    assert!(
-        output.status.success(),
-        "{script}: {}\n{said}\n{wailed}",
-        output.status
-    );
+    let good = status.is_some_and(|status| status.success());
+    assert!(good, "{script}: {status:?}\n{said}\n{wailed}");
     assert!(last.ends_with(" passed, 0 failed"), "{script}: {last}");
     server.finish();
 }

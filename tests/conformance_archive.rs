@@ -398,6 +398,7 @@ fn a_member_over_four_gib_comes_whole_and_in_bounded_memory() {
     assert!(has(b"PK\x05\x06"), "end record");
     let peak = server.memory("VmHWM");
     assert!(peak < 200 << 20, "peak {peak}");
+    drop(connection);
     server.finish();
 }
 

@@ -305,10 +305,11 @@ fn a_head_has_the_headers_of_the_get_and_no_body() {
     let server = Server::start(PROGRAM);
     let folder = timed(&server);
     let target = format!("/download?token={}", folder.download_token("hundred"));
+    // Ranges are for GET alone (RFC 9110 14.2), so they are not compared here.
     for headers in [
         &[][..],
-        &[("Range", "bytes=10-19")][..],
         &[("If-None-Match", "*")][..],
+        &[("If-Match", "\"x\"")][..],
     ] {
         let get = ask(&server, "GET", &target, headers);
         let head = ask(&server, "HEAD", &target, headers);

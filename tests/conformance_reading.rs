@@ -361,7 +361,11 @@ fn a_name_that_is_not_utf8_does_not_break_a_listing() {
 
 #[test]
 fn files_are_fetched() {
-    let server = Server::start(PROGRAM);
+    let settings = proxy_testkit::Settings {
+        gone_volume: true,
+        ..Default::default()
+    };
+    let server = Server::start_with(PROGRAM, settings);
     check(&server, "fetch", FETCH_ROWS);
     server.finish();
 }

@@ -295,12 +295,14 @@ fn chunked_bodies_and_100_continue_work() {
         10,
     );
     assert_eq!(std::fs::read(folder.at("f")).expect("f"), b"abcdefghij");
+    drop(connection);
     // A refusal needs no body: it comes instead of the 100.
     let refused = head.replace("Upload-Offset: 6", "Upload-Offset: 1");
     let mut connection = Connection::open(server.client()).expect("a connection");
     connection.write(refused.as_bytes()).expect("sent");
     let answer = connection.head().expect("an answer");
     assert!(answer.status == 409 || answer.status == 100, "{answer}");
+    drop(connection);
     server.finish();
 }
 

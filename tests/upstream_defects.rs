@@ -148,7 +148,10 @@ const DEFECTS: &[(u8, &str, Stand)] = &[
     (
         20,
         "one sick backend breaks GET /volumes",
-        Held("conformance_status", "the_manager_port_tells_its_state"),
+        Held(
+            "upstream_defects",
+            "a_volume_that_is_gone_stops_nobody_else",
+        ),
     ),
     (
         21,
@@ -412,7 +415,17 @@ fn d40_a_relative_volume_path_works() {
 
 #[test]
 fn a_volume_that_is_gone_stops_nobody_else() {
-    let server = Server::start(PROGRAM);
+    let settings = proxy_testkit::Settings {
+        gone_volume: true,
+        ..Default::default()
+    };
+    let server = Server::start_with(PROGRAM, settings);
+    let listed = server
+        .manager_request("GET", "/volumes")
+        .send(server.manager())
+        .expect(200);
+    let listed = listed.json()["volumes"].as_array().map(Vec::len);
+    assert_eq!(listed, Some(3), "the list holds the sick one too");
     let folder = Folder::full(&server);
     for (path, more) in [
         ("/folder/file/list", json!({"relpath": ""})),
@@ -455,7 +468,7 @@ fn a_start_that_fails_says_why_and_exits_non_zero() {
     for (text, word) in BAD_STARTS {
         let config = dir.path().join("storage-proxy.toml");
         std::fs::write(&config, text).expect("written");
-        let mut child = Command::new(PROGRAM)
+        let mut child = Command::new(proxy_testkit::server::program_under_test(PROGRAM))
             .args([
                 "serve",
                 "--client-addr",

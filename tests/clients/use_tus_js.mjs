@@ -28,7 +28,7 @@ function content(seed, size) {
   const data = Buffer.alloc(size)
   for (let at = 0; at < size; at += block.length) {
     block.copy(data, at)
-    data.writeUInt32LE(at >>> 0, Math.min(at, Math.max(0, size - 4)))
+    if (at + 4 <= size) data.writeUInt32LE(at >>> 0, at)
   }
   return data
 }

@@ -113,13 +113,22 @@ class Cutter:
             far = socket.create_connection((target.hostname, target.port))
             how = self.plan[self.count] if self.count < len(self.plan) else {}
             self.count += 1
-            cut = threading.Event()
-            for a, b, limit, swallow in (
-                (near, far, how.get("up"), False),
-                (far, near, how.get("down"), how.get("swallow", False)),
-            ):
-                args = (a, b, limit, swallow, cut)
-                threading.Thread(target=self._pump, args=args, daemon=True).start()
+            threading.Thread(target=self._join, args=(near, far, how), daemon=True).start()
+
+    def _join(self, near, far, how):
+        cut = threading.Event()
+        ways = [
+            (near, far, how.get("up"), False, cut),
+            (far, near, how.get("down"), how.get("swallow", False), cut),
+        ]
+        threads = [threading.Thread(target=self._pump, args=way, daemon=True) for way in ways]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # Closed, not only shut down: a peer that still writes must hear of it.
+        near.close()
+        far.close()
 
     @staticmethod
     def _pump(a, b, limit, swallow, cut):

@@ -229,7 +229,11 @@ pub fn picture(dir: &Path) -> String {
             } else {
                 "special".to_owned()
             };
-            out.push_str(&format!("{} {what}\n", path.display()));
+            // Escaped, so that an entry is one line whatever its name is.
+            out.push_str(&format!(
+                "{} {what}\n",
+                path.to_string_lossy().escape_debug()
+            ));
         }
     }
     out

@@ -21,7 +21,7 @@ pub const MANAGER_SECRET: &str = "manager-shared-secret";
 pub const VOLUME: &str = "volume1";
 /// A second one, for whatever crosses volumes.
 pub const OTHER_VOLUME: &str = "volume2";
-/// A volume whose path does not exist: one sick volume must not stop the others.
+/// A volume whose path does not exist, where [`Settings::gone_volume`] asks for it.
 pub const GONE_VOLUME: &str = "gone";
 
 /// From start to the first answer.
@@ -40,6 +40,8 @@ pub struct Settings {
     pub session_expire: String,
     /// Where the volumes and the state go; a temporary directory when `None`.
     pub root: Option<PathBuf>,
+    /// Also configure [`GONE_VOLUME`]: one sick volume must not stop the others.
+    pub gone_volume: bool,
     /// Environment variables for the program.
     pub environment: Vec<(String, String)>,
 }
@@ -51,9 +53,16 @@ impl Default for Settings {
             tables: String::new(),
             session_expire: "1d".to_owned(),
             root: None,
+            gone_volume: false,
             environment: Vec::new(),
         }
     }
+}
+
+/// The program to test: `built`, unless `STORAGE_TEST_PROGRAM` names another.
+#[must_use]
+pub fn program_under_test(built: &str) -> PathBuf {
+    std::env::var_os("STORAGE_TEST_PROGRAM").map_or_else(|| built.into(), PathBuf::from)
 }
 
 /// Where a started server listens, as it wrote into its runtime file.
@@ -88,14 +97,13 @@ impl Server {
         Self::start_with(program, Settings::default())
     }
 
-    /// Starts `program`, or the one that `STORAGE_TEST_PROGRAM` names, with these settings.
+    /// Starts [`program_under_test`] with these settings.
     ///
     /// # Panics
     /// As [`Self::start`].
     #[must_use]
     #[track_caller]
     pub fn start_with(program: &str, settings: Settings) -> Self {
-        let program = std::env::var_os("STORAGE_TEST_PROGRAM").unwrap_or_else(|| program.into());
         let dir = match &settings.root {
             Some(root) => TempDir::with_prefix_in("storage-test-", root),
             None => TempDir::with_prefix("storage-test-"),
@@ -111,7 +119,7 @@ impl Server {
             internal: nowhere,
         };
         let mut server = Self {
-            program: program.into(),
+            program: program_under_test(program),
             settings,
             dir,
             child: None,
@@ -278,7 +286,8 @@ impl Server {
         assert!(status.success(), "exit {status}\n{}", self.log_tail());
         let log = self.log();
         for line in log.lines() {
-            let bad = line.contains("panicked at") || line.contains(" ERROR ");
+            let error = line.contains(" ERROR ") && !line.contains("volume=gone");
+            let bad = error || line.contains("panicked at");
             assert!(!bad, "in the log: {line}");
         }
     }
@@ -372,7 +381,8 @@ impl Server {
              ssl-enabled = false\nsecret = \"{MANAGER_SECRET}\"\n",
             s.session_expire, s.proxy_lines
         );
-        for name in [VOLUME, OTHER_VOLUME, GONE_VOLUME] {
+        let gone = s.gone_volume.then_some(GONE_VOLUME);
+        for name in [VOLUME, OTHER_VOLUME].into_iter().chain(gone) {
             let _ = writeln!(
                 text,
                 "[volume.{name}]\nbackend = \"vfs\"\npath = \"{name}\""
