@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use proxy_state::Sessions;
-use proxy_volume::{Control, Volumes};
+use proxy_volume::{Control, KeepSession, Volumes};
+use tokio::runtime::Handle;
 
 use crate::settings::Settings;
 
@@ -21,10 +22,9 @@ pub async fn run(settings: Arc<Settings>, volumes: Arc<Volumes>, sessions: Arc<d
         // longer than a token lives belongs to nobody.
         let age = settings.session_expire + settings.collect_grace;
         for volume in volumes.listed() {
-            match volume
-                .sweep_staging(age, Arc::new(Control::default()))
-                .await
-            {
+            let keep = keep(Arc::clone(&sessions));
+            let control = Arc::new(Control::default());
+            match volume.sweep_staging(age, keep, control).await {
                 Ok(swept) if !swept.sessions.is_empty() || swept.hidden > 0 => tracing::info!(
                     volume = volume.name(),
                     sessions = swept.sessions.len(),
@@ -37,6 +37,15 @@ pub async fn run(settings: Arc<Settings>, volumes: Arc<Volumes>, sessions: Arc<d
             }
         }
     }
+}
+
+/// Asks the store, from the thread that sweeps. A store that fails keeps everything.
+fn keep(sessions: Arc<dyn Sessions>) -> KeepSession {
+    let runtime = Handle::current();
+    Arc::new(move |id| match runtime.block_on(sessions.look(id)) {
+        Ok(found) => found.is_some_and(|session| !session.is_finished()),
+        Err(_) => true,
+    })
 }
 
 /// Forgets sessions whose tokens expired `grace` seconds ago.

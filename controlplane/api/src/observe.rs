@@ -14,6 +14,7 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use http::{HeaderName, HeaderValue, Response};
+use proxy_core::problem;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -79,8 +80,9 @@ fn report(
     let elapsed_ms = duration.as_millis() as u64;
     let code = verdict.labels.join("_");
     let detail = verdict.detail.as_str();
+    // A class of its own says that somebody thought of the case; the bare 500 is our defect.
     match status {
-        500 => {
+        500 if code == problem::GENERIC_CODE => {
             tracing::error!(
                 request_id = id,
                 method,
@@ -92,7 +94,7 @@ fn report(
                 "request failed"
             );
         }
-        403 | 501.. => {
+        403 | 500.. => {
             tracing::warn!(
                 request_id = id,
                 method,

@@ -53,11 +53,10 @@ pub(crate) fn tree(
     let (from_stat, to_stat) = (from.metadata()?, to.metadata()?);
     let facts = Facts::of(&from)?;
     let copying = Copying::new(from_stat.dev, ways, limits, control);
-    // One shelf: the budget counts both sides.
-    let shelf = Shelf::new(limits.dirs_open_max);
-    let to = Place::root(to, &to_stat, &shelf);
+    let shelves = shelves(limits);
+    let to = Place::root(to, &to_stat, &shelves.1);
     let names = copying.entries(&mut from, &to)?;
-    let from = Place::root(from, &from_stat, &shelf);
+    let from = Place::root(from, &from_stat, &shelves.0);
     let root = Both {
         from,
         to: Arc::clone(&to),
@@ -82,8 +81,8 @@ pub(crate) fn one(
     let (from_stat, to_stat) = (from.metadata()?, to.metadata()?);
     let (stat, ways) = (from.stat(name)?, Ways::default());
     let copying = Copying::new(stat.dev, &ways, limits, control);
-    let shelf = Shelf::new(limits.dirs_open_max);
-    let to = Place::root(to, &to_stat, &shelf);
+    let shelves = shelves(limits);
+    let to = Place::root(to, &to_stat, &shelves.1);
     if !stat.is_dir() {
         let kind = match () {
             () if stat.is_file() => FileKind::File,
@@ -95,7 +94,7 @@ pub(crate) fn one(
     }
     let mut names = Names::default();
     names.push(name);
-    let from = Place::root(from, &from_stat, &shelf);
+    let from = Place::root(from, &from_stat, &shelves.0);
     let root = Both {
         from,
         to,
@@ -103,6 +102,12 @@ pub(crate) fn one(
     };
     crew::walk(&copying, root, names, limits.tree_threads_max)?;
     Ok(copying.report())
+}
+
+/// The budget of open directories, half for each side.
+fn shelves(limits: &Limits) -> (Arc<Shelf>, Arc<Shelf>) {
+    let half = (limits.dirs_open_max / 2).max(1);
+    (Shelf::new(half), Shelf::new(half))
 }
 
 /// One directory and its copy.

@@ -3,12 +3,11 @@
 //! Laws
 //! - The root stays open; beside it at most `dirs_open_max` directories that have
 //!   sub-directories, and one per thread that is in a visit.
-//! - Half of those are the latest used ones; the other half are spread over the way to the root,
-//!   so that opening again from a great depth does not begin at the root each time.
+//! - What stays open lies dense around the latest one and ever thinner towards the root: going
+//!   back up a way of `n` levels opens about `n * log(n)` directories again, not `n * n`.
 //! - Opening again goes down from the nearest open ancestor by names, never through a link, and
 //!   takes only the very directory that was left: another one of that name counts as vanished.
 
-use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, Weak};
 
@@ -23,60 +22,54 @@ type Slot = Mutex<Option<Arc<Dir>>>;
 /// The open directories of one tree.
 #[derive(Debug)]
 pub(crate) struct Shelf {
-    /// Of each kind.
     open_max: usize,
-    /// The one that is closed next first.
-    latest: Mutex<VecDeque<Weak<Slot>>>,
-    /// Stay open until their places are dropped.
-    landings: Mutex<Vec<Weak<Slot>>>,
+    /// Depth and slot, by depth.
+    open: Mutex<Vec<(usize, Weak<Slot>)>>,
 }
 
 impl Shelf {
     pub(crate) fn new(open_max: usize) -> Arc<Self> {
-        let open_max = (open_max / 2).max(1);
+        assert!(open_max > 0, "the way down needs a directory to stand on");
         Arc::new(Self {
             open_max,
-            latest: Mutex::default(),
-            landings: Mutex::default(),
+            open: Mutex::default(),
         })
     }
 
-    fn keep(&self, slot: &Arc<Slot>) {
-        let oldest = {
-            let mut latest = self.latest.lock();
-            latest.push_back(Arc::downgrade(slot));
-            if latest.len() > self.open_max {
-                latest.pop_front()
-            } else {
-                None
-            }
+    /// Takes in an open directory, and closes another one if there are too many.
+    fn keep(&self, depth: usize, slot: &Arc<Slot>) {
+        let mut open = self.open.lock();
+        if open.len() == self.open_max {
+            open.retain(|(_, slot)| slot.strong_count() > 0);
+        }
+        let closed = if open.len() == self.open_max {
+            let at = least_missed(&open, depth);
+            open.remove(at).1.upgrade()
+        } else {
+            None
         };
-        if let Some(slot) = oldest.and_then(|slot| slot.upgrade()) {
+        let at = open.partition_point(|(other, _)| *other <= depth);
+        open.insert(at, (depth, Arc::downgrade(slot)));
+        drop(open);
+        if let Some(slot) = closed {
             slot.lock().take();
         }
     }
+}
 
-    /// How many levels of a way of `length` lie between two landings; `None`: no more landings.
-    fn stride(&self, length: usize) -> Option<usize> {
-        if length <= self.open_max {
-            return None;
+/// The open directory that is missed least by one at `depth`: the gap it leaves is smallest for
+/// its distance. Keeping to this rule spaces them like powers of two.
+fn least_missed(open: &[(usize, Weak<Slot>)], depth: usize) -> usize {
+    let mut least = (0, f64::INFINITY);
+    for (at, (own, _)) in open.iter().enumerate() {
+        let above = if at == 0 { 0 } else { open[at - 1].0 };
+        let below = open.get(at + 1).map_or(depth.max(*own), |next| next.0);
+        let cost = (below - above) as f64 / (own.abs_diff(depth) + 1) as f64;
+        if cost < least.1 {
+            least = (at, cost);
         }
-        let mut landings = self.landings.lock();
-        landings.retain(|slot| 0 < slot.strong_count());
-        let free = self.open_max.saturating_sub(landings.len());
-        (0 < free).then(|| length.div_ceil(free))
     }
-
-    /// Keeps a landing open, if there is still room for one.
-    fn land(&self, slot: &Arc<Slot>) {
-        let mut landings = self.landings.lock();
-        if landings.len() < self.open_max {
-            landings.push(Arc::downgrade(slot));
-            return;
-        }
-        drop(landings);
-        self.keep(slot);
-    }
+    least.0
 }
 
 /// One directory of a tree.
@@ -84,6 +77,8 @@ impl Shelf {
 pub(crate) struct Place {
     parent: Option<Arc<Place>>,
     name: OsString,
+    /// Levels below the root.
+    depth: usize,
     /// What tells this directory from another one of its name.
     identity: (u64, u64),
     /// Empty while closed; never empty in the root.
@@ -122,6 +117,7 @@ impl Place {
         shelf: &Arc<Shelf>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            depth: parent.as_ref().map_or(0, |parent| parent.depth + 1),
             parent,
             name: name.to_owned(),
             identity: (stat.dev, stat.ino),
@@ -133,7 +129,7 @@ impl Place {
     /// Allows this directory to be closed while its descendants are worked on.
     pub(crate) fn shelve(&self) {
         if self.parent.is_some() {
-            self.shelf.keep(&self.slot);
+            self.shelf.keep(self.depth, &self.slot);
         }
     }
 
@@ -164,15 +160,10 @@ impl Place {
                 .as_deref()
                 .ok_or(VolumeError::Internal("the root was closed"))?;
         };
-        let stride = self.shelf.stride(closed.len());
-        for (level, place) in closed.into_iter().rev().enumerate() {
+        for place in closed.into_iter().rev() {
             dir = place.open_again(&dir)?;
             *place.slot.lock() = Some(Arc::clone(&dir));
-            if stride.is_some_and(|stride| (level + 1).is_multiple_of(stride)) {
-                self.shelf.land(&place.slot);
-            } else {
-                self.shelf.keep(&place.slot);
-            }
+            self.shelf.keep(place.depth, &place.slot);
         }
         Ok(dir)
     }

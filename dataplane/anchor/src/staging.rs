@@ -6,7 +6,8 @@
 //! - A target appears by one rename, whole, or not at all.
 //! - After [`publish`], or after [`is_published`] said yes, the name of the target survives a
 //!   power loss: every directory on its way that was touched has been synced. The content is
-//!   the caller's to sync, before.
+//!   the caller's to sync, before. Directories that were there already are as durable as
+//!   whoever made them left them; file systems that journal names write them out in order.
 //! - Everything may be repeated after a crash at any point.
 //!
 //! Source: tus 1.0.0 for what an upload is; the layout is the Python proxy's.

@@ -96,6 +96,11 @@ async fn serve(listener: TcpListener, setup: Setup) -> io::Result<()> {
         let draining = drain.wait_for(Option::is_some);
         rt::first(accepting, draining).await;
     }
+    // Not left to closing: the executor closes its copy some time later, and a socket that listens
+    // while nobody accepts swallows connections.
+    if let Err(error) = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both) {
+        tracing::warn!(%error, "can not stop listening");
+    }
     drop(listener);
     let deadline = drain.borrow().unwrap_or_else(Instant::now);
     while thread.connections.get() > 0 && Instant::now() < deadline {

@@ -109,6 +109,8 @@ impl<'r> Request<'r> {
             AnchorError::Escapes | AnchorError::Reserved | AnchorError::InvalidName => {
                 invalid_target(&self.claims, &error.to_string())
             }
+            // A loop of links leads nowhere.
+            AnchorError::Os { errno: 40, .. } => invalid_target(&self.claims, &error.to_string()),
             // EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, ENAMETOOLONG: something else has that name.
             AnchorError::Os {
                 errno: 17 | 20 | 21 | 39 | 36,

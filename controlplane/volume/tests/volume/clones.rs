@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proxy_core::id::TaskId;
-use proxy_volume::{Cloned, Control, VolumeError};
+use proxy_volume::{Cloned, Control, Limits, VolumeError, Volumes};
 use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 
-use crate::scene::{OTHER, Scene, describe, facts, fifo, make, os, reins, rel, vfid};
+use crate::moves::Unmount;
+use crate::scene::{OTHER, Scene, describe, facts, fifo, make, os, reins, rel, spec, vfid};
 
 const LEFTOVER: &str = ".clone-fedcba9876543210fedcba9876543210-00112233445566778899aabbccddeeff";
 
@@ -256,6 +257,50 @@ fn failures_leave_nothing_and_show_no_server_path() {
     let error = clone_as(&scene, TaskId::random()).unwrap_err();
     assert_eq!(error, VolumeError::VFolderNotFound(missing));
     assert_eq!(describe(&scene.scope_dir()), [""; 0]);
+}
+
+#[test]
+fn a_full_volume_is_told_before_anything_is_copied() {
+    let scene = Scene::new();
+    let mount = scene.home.path().join("small");
+    std::fs::create_dir(&mount).unwrap();
+    let flags = rustix::mount::MountFlags::NOSUID;
+    let size = c"size=8m";
+    if let Err(error) = rustix::mount::mount("none", &mount, "tmpfs", flags, Some(size)) {
+        println!("skipped: no right to mount: {error}");
+        return;
+    }
+    let _unmount = Unmount(mount.clone());
+    let volumes = Volumes::new(vec![spec("small", &mount)], &Limits::default()).unwrap();
+    let volume = volumes.find("small").unwrap();
+    scene
+        .run(volume.create_folder(scene.vfid, 0o755, None, true))
+        .unwrap();
+    let root = scene.run(volume.mount_path(scene.vfid, rel(""))).unwrap();
+    let clone = || {
+        let clone = volume.clone_folder(scene.vfid, vfid(OTHER), TaskId::random(), reins());
+        scene.run(clone)
+    };
+    std::fs::write(root.join("f"), vec![1; 5 << 20]).unwrap();
+    let refused = clone();
+    assert!(
+        matches!(refused, Err(VolumeError::NoRoom { .. })),
+        "{refused:?}"
+    );
+    let folder = "01/23/456789abcdef0123456789abcdef";
+    let scope = mount.join("11111111222233334444555555555555");
+    assert!(
+        describe(&scope)
+            .iter()
+            .all(|line| folder.starts_with(line.trim_end_matches('/')) || line.starts_with(folder))
+    );
+    // A hole takes no room, neither here nor in the copy.
+    std::fs::remove_file(root.join("f")).unwrap();
+    std::fs::File::create(root.join("hole"))
+        .unwrap()
+        .set_len(1 << 30)
+        .unwrap();
+    assert_eq!(clone().unwrap().entries, 1);
 }
 
 #[test]
