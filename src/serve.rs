@@ -42,12 +42,13 @@ pub fn run(place: &Place, args: &ServeArgs) -> Result<(), Failure> {
     let settings = Settings::new(&loaded, outside, secrets);
     let local = local_volume(&loaded, &data)?;
     let listeners = bind_all(&settings)?;
+    let certificates = wiring::Certificates::read(&settings)?;
     let pid_file = PidFile::write(&settings)?;
     if let Some(identity) = &settings.identity {
         hand_over(identity, &settings, local.as_deref())?;
         privileges::become_user(identity)?;
     }
-    let ended = threads(&loaded, settings, listeners, &data);
+    let ended = threads(&loaded, settings, listeners, certificates, &data);
     data.remove_runtime();
     drop((pid_file, lock));
     ended
@@ -150,6 +151,7 @@ fn threads(
     loaded: &Loaded,
     settings: Settings,
     listeners: Listeners,
+    certificates: wiring::Certificates,
     data: &DataDir,
 ) -> Result<(), Failure> {
     let runtime = Builder::new_multi_thread()
@@ -172,8 +174,9 @@ fn threads(
             Ok(())
         };
         let mut overdue = shutdown.clone();
+        let running = wiring::run(settings.clone(), listeners, certificates, ready, shutdown);
         tokio::select! {
-            ended = wiring::run(settings.clone(), listeners, ready, shutdown) => ended,
+            ended = running => ended,
             () = async {
                 overdue.requested().await;
                 tokio::time::sleep(drain + GRACE).await;

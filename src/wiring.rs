@@ -9,6 +9,8 @@ mod keeper;
 mod snapshot;
 mod tls;
 
+pub use tls::Certificates;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +44,7 @@ const OPEN_WAIT: Duration = Duration::from_secs(5);
 pub async fn run(
     settings: Settings,
     listeners: Listeners,
+    certificates: Certificates,
     ready: impl FnOnce() -> Result<(), Failure>,
     mut shutdown: Shutdown,
 ) -> Result<(), Failure> {
@@ -59,7 +62,7 @@ pub async fn run(
         pin: settings.threads.pin,
         snapshot: Arc::clone(&entries),
         bridge,
-        tls: tls::server(&settings, settings.client_tls.as_ref())?,
+        tls: certificates.client,
         engine: snapshot::engine(&settings),
     })
     .map_err(data_plane)?;
@@ -75,11 +78,10 @@ pub async fn run(
     let (known, swept) = (Arc::clone(&settings), Arc::clone(&volumes));
     background.spawn(collect::run(known, swept, sessions));
 
-    let manager_tls = tls::server(&settings, settings.manager_tls.as_ref())?;
     let manager = (
         listeners.manager,
         manager_router(state.clone()),
-        manager_tls,
+        certificates.manager,
     );
     let internal = (listeners.internal, internal_router(state), None);
     let mut planes = JoinSet::new();

@@ -2,7 +2,8 @@
 //! Method: tables of requests for files whose time, size and name the test has set.
 //!
 //! Source: http-client-api.md 1 to 3.5. Where ours differs from upstream:
-//! `docs/semantics.md#ranges`, `docs/semantics.md#head`, `docs/semantics.md#siblings`.
+//! `docs/semantics.md#downloads`, `docs/semantics.md#ranges`, `docs/semantics.md#head`,
+//! `docs/semantics.md#siblings`.
 
 use std::time::{Duration, UNIX_EPOCH};
 

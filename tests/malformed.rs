@@ -2,7 +2,7 @@
 //! never a panic, and nothing stays behind: descriptors, buffers and gauges are back at the end.
 //! Method: a table of raw requests, each followed by a smuggled one whose effect would be seen.
 //!
-//! Source: RFC 9112; `docs/semantics.md#strictness`.
+//! Source: RFC 9112; `docs/semantics.md#strictness`, `docs/semantics.md#connections`.
 
 use std::net::SocketAddr;
 use std::time::Duration;

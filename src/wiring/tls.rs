@@ -9,11 +9,29 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::failure::Failure;
 use crate::settings::{Settings, TlsFiles};
 
-/// What a listener needs to speak TLS; `None` for one that does not.
-///
-/// # Errors
-/// A file is not what it should be, or key and certificate do not belong together.
-pub fn server(
+/// What the listeners need to speak TLS; `None` for one that does not.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    /// Of the client port.
+    pub client: Option<Arc<ServerConfig>>,
+    /// Of the manager port.
+    pub manager: Option<Arc<ServerConfig>>,
+}
+
+impl Certificates {
+    /// Reads certificates and keys. To be called before root is given up: keys are often root's.
+    ///
+    /// # Errors
+    /// A file is not what it should be, or key and certificate do not belong together.
+    pub fn read(settings: &Settings) -> Result<Self, Failure> {
+        Ok(Self {
+            client: server(settings, settings.client_tls.as_ref())?,
+            manager: server(settings, settings.manager_tls.as_ref())?,
+        })
+    }
+}
+
+fn server(
     settings: &Settings,
     files: Option<&TlsFiles>,
 ) -> Result<Option<Arc<ServerConfig>>, Failure> {

@@ -171,7 +171,8 @@ impl<P> Drop for Frame<P> {
     }
 }
 
-/// Gives the thread's turn back also when the visit panics, so that the others do not wait for ever.
+/// Gives the thread's turn back also when the visit panics, so that the others do not wait for
+/// ever.
 struct Turn<'a, 'b, V: Visit>(&'b Crew<'a, V>);
 
 impl<V: Visit> Drop for Turn<'_, '_, V> {

@@ -359,7 +359,8 @@ mod tests {
         ));
         check::<DeleteVFolder>(&format!(r#"{{"volume":"volume1","vfolder_id":"{SRC}"}}"#));
         check::<DeleteFiles>(&format!(
-            r#"{{"volume":"volume1","vfolder_id":"{SRC}","relpaths":["a.txt","dir"],"recursive":true}}"#
+            "{{\"volume\":\"volume1\",\"vfolder_id\":\"{SRC}\",\
+             \"relpaths\":[\"a.txt\",\"dir\"],\"recursive\":true}}"
         ));
         let short = json!({"volume": "v", "vfolder_id": SRC, "relpaths": []});
         assert!(!read::<DeleteFiles>(&short).unwrap().recursive);

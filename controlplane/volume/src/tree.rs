@@ -51,6 +51,17 @@ pub struct Tree {
     cloning: Arc<Mutex<HashSet<VFolderId>>>,
 }
 
+/// Tree work on an open volume.
+trait Work<T>:
+    FnOnce(&VolumeRoot, &Limits, &Control) -> Result<T, VolumeError> + Send + 'static
+{
+}
+
+impl<T, W> Work<T> for W where
+    W: FnOnce(&VolumeRoot, &Limits, &Control) -> Result<T, VolumeError> + Send + 'static
+{
+}
+
 impl Tree {
     pub(crate) fn new(root: VolumeRoot, lanes: Arc<Bulkhead>, limits: Limits) -> Self {
         Self {
@@ -86,7 +97,7 @@ impl Tree {
     async fn long<T: Send + 'static>(
         &self,
         control: Arc<Control>,
-        work: impl FnOnce(&VolumeRoot, &Limits, &Control) -> Result<T, VolumeError> + Send + 'static,
+        work: impl Work<T>,
     ) -> Result<T, VolumeError> {
         let reins = CancelOnDrop(Some(Arc::clone(&control)));
         let (root, limits) = (self.root.clone(), self.limits.clone());

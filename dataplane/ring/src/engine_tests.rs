@@ -200,7 +200,7 @@ fn splices_carry_a_file_into_a_socket() {
                 match pipe.splice_out_now(ours.as_fd(), true) {
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        monoio::time::sleep(std::time::Duration::from_millis(1)).await;
+                        std::thread::yield_now();
                     }
                     Err(error) => panic!("{error}"),
                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use proxy_anchor::{AnchorError, VFolderRoot, VolumeRoot, staging};
 use proxy_core::problem::{self, Kind, Problem};
-use proxy_core::relpath::RelPath;
+use proxy_core::relpath::{RelPath, STAGING_DIR};
 use proxy_core::token::UploadClaims;
 use proxy_core::units::{ByteLen, Offset};
 use proxy_ring::FileRef;
@@ -591,7 +591,7 @@ impl Ledger for SessionLedger<'_> {
 
 /// `ENOENT` names the staging file here: a target that is missing is fine.
 fn is_about_staging(error: &AnchorError) -> bool {
-    matches!(error, AnchorError::Os { path, .. } if path.starts_with(proxy_core::relpath::STAGING_DIR))
+    matches!(error, AnchorError::Os { path, .. } if path.starts_with(STAGING_DIR))
 }
 
 /// Cuts the file to `size` if it is longer, durably.
@@ -599,7 +599,7 @@ fn trim(file: &FileRef, size: u64) -> Result<(), AnchorError> {
     let os = |op, errno: rustix::io::Errno| AnchorError::Os {
         op,
         errno: errno.raw_os_error(),
-        path: proxy_core::relpath::STAGING_DIR.to_owned(),
+        path: STAGING_DIR.to_owned(),
     };
     let stat = rustix::fs::fstat(file).map_err(|errno| os("stat", errno))?;
     if u64::try_from(stat.st_size).unwrap_or(0) <= size {

@@ -42,6 +42,8 @@ pub struct Settings {
     pub root: Option<PathBuf>,
     /// Also configure [`GONE_VOLUME`]: one sick volume must not stop the others.
     pub gone_volume: bool,
+    /// Certificate chain and key, both PEM files: TLS on the client port.
+    pub client_tls: Option<(PathBuf, PathBuf)>,
     /// Environment variables for the program.
     pub environment: Vec<(String, String)>,
 }
@@ -54,6 +56,7 @@ impl Default for Settings {
             session_expire: "1d".to_owned(),
             root: None,
             gone_volume: false,
+            client_tls: None,
             environment: Vec::new(),
         }
     }
@@ -375,11 +378,13 @@ impl Server {
             "[storage-proxy]\nnode-id = \"i-test\"\nnum-proc = 2\nsecret = \"{TOKEN_SECRET}\"\n\
              session-expire = \"{}\"\n{}\n\
              [api.client]\nservice-addr = {{ host = \"127.0.0.1\", port = 6021 }}\n\
-             ssl-enabled = false\n\
+             {}\n\
              [api.manager]\nservice-addr = {{ host = \"127.0.0.1\", port = 6022 }}\n\
              internal-addr = {{ host = \"127.0.0.1\", port = 16023 }}\n\
              ssl-enabled = false\nsecret = \"{MANAGER_SECRET}\"\n",
-            s.session_expire, s.proxy_lines
+            s.session_expire,
+            s.proxy_lines,
+            tls_lines(s.client_tls.as_ref())
         );
         let gone = s.gone_volume.then_some(GONE_VOLUME);
         for name in [VOLUME, OTHER_VOLUME].into_iter().chain(gone) {
@@ -427,6 +432,17 @@ impl Drop for Server {
     }
 }
 
+fn tls_lines(files: Option<&(PathBuf, PathBuf)>) -> String {
+    match files {
+        Some((cert, key)) => format!(
+            "ssl-enabled = true\nssl-cert = \"{}\"\nssl-privkey = \"{}\"",
+            cert.display(),
+            key.display()
+        ),
+        None => "ssl-enabled = false".to_owned(),
+    }
+}
+
 /// The sum of all series of a gauge; `None` when the page has none.
 #[must_use]
 pub fn gauge(metrics: &str, name: &str) -> Option<f64> {
@@ -452,7 +468,7 @@ fn addresses(bytes: &[u8]) -> Option<Addresses> {
         let text = value
             .get(name)
             .or_else(|| value.get("addresses")?.get(name))?;
-        text.as_str()?.trim_start_matches("http://").parse().ok()
+        text.as_str()?.rsplit('/').next()?.parse().ok()
     };
     Some(Addresses {
         client: addr("client")?,

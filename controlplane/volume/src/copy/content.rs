@@ -286,7 +286,7 @@ mod tests {
             drop(to);
             let blocks = home.path().join("to").metadata().unwrap().blocks();
             assert!(
-                blocks <= meta.blocks() + 16,
+                blocks <= meta.blocks() + 1024,
                 "{blocks} of {} blocks",
                 meta.blocks()
             );

@@ -83,7 +83,14 @@ fn a_deletion_says_so_also_when_there_was_nothing() {
 fn files_are_deleted_without_events() {
     let scene = Scene::new();
     scene.arrange(&["a=1", "d/b=2", "e/c=3"]);
-    let body = |paths: Value, recursive| json!({"volume": "v1", "vfolder_id": FOLDER, "relpaths": paths, "recursive": recursive});
+    let body = |paths: Value, recursive| {
+        json!({
+            "volume": "v1",
+            "vfolder_id": FOLDER,
+            "relpaths": paths,
+            "recursive": recursive,
+        })
+    };
     let (done, events) = run(
         &scene,
         DELETE_FILES,

@@ -1,0 +1,225 @@
+//! Goal: the client port serves the same over TLS, and TLS that goes wrong leaves nothing behind.
+//! Method: an independent TLS client with a certificate of its own making; whole and cut
+//! handshakes.
+//!
+//! Source: http-api.md 1; http-client-api.md 6; `docs/semantics.md#connections`.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxy_testkit::data::Pattern;
+use proxy_testkit::http::IO_BOUND;
+use proxy_testkit::tus::Upload;
+use proxy_testkit::{Connection, Folder, Request, Server, Settings};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// A certificate for loopback, written as PEM files; the certificate itself comes back.
+fn certificate(dir: &Path) -> CertificateDer<'static> {
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    std::fs::write(dir.join("cert.pem"), made.cert.pem()).expect("written");
+    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).expect("written");
+    made.cert.der().clone()
+}
+
+fn server(dir: &Path, tables: &str) -> Server {
+    let files = (dir.join("cert.pem"), dir.join("key.pem"));
+    let settings = Settings {
+        client_tls: Some(files),
+        tables: tables.to_owned(),
+        ..Default::default()
+    };
+    Server::start_with(PROGRAM, settings)
+}
+
+fn client(root: &CertificateDer<'static>, only_1_2: bool) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).expect("our own certificate");
+    let versions: &[&rustls::SupportedProtocolVersion] = match only_1_2 {
+        true => &[&rustls::version::TLS12],
+        false => &[&rustls::version::TLS13],
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("a version of this provider")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+fn connect(to: SocketAddr, config: &Arc<ClientConfig>) -> Stream {
+    let tcp = TcpStream::connect(to).expect("a connection");
+    tcp.set_read_timeout(Some(IO_BOUND)).expect("a bound");
+    let name = ServerName::try_from("127.0.0.1").expect("a name");
+    let tls = ClientConnection::new(Arc::clone(config), name).expect("a client");
+    StreamOwned::new(tls, tcp)
+}
+
+/// Sends a request and reads the answer's head and `Content-Length` bytes.
+fn ask(stream: &mut Stream, request: &[u8]) -> (String, Vec<u8>) {
+    stream.write_all(request).expect("sent");
+    stream.flush().expect("sent");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        assert_eq!(
+            stream.read(&mut byte).expect("a head"),
+            1,
+            "cut in the head"
+        );
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).expect("a head is text");
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("Content-Length: "))
+        .map_or(0, |value| value.parse().expect("a length"));
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).expect("the whole body");
+    (head, body)
+}
+
+#[test]
+fn files_go_both_ways_over_both_versions() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = certificate(dir.path());
+    let server = server(dir.path(), "");
+    let folder = Folder::empty(&server);
+    for only_1_2 in [true, false] {
+        let config = client(&root, only_1_2);
+        let mut stream = connect(server.client(), &config);
+        let name = format!("f{only_1_2}");
+        let size = 24 << 20;
+        let pattern = Pattern(u64::from(only_1_2) + 5);
+        let upload = Upload::begin(&server, &folder, &name, size);
+        let patch = upload
+            .patch_request(0)
+            .body(&pattern.bytes(0, size))
+            .to_bytes();
+        let (head, _) = ask(&mut stream, &patch);
+        assert!(head.starts_with("HTTP/1.1 204 "), "{head}");
+        let target = format!("/download?token={}", folder.download_token(&name));
+        let whole = Request::new("GET", &target).to_bytes();
+        let (head, body) = ask(&mut stream, &whole);
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert_eq!(
+            (body.len() as u64, pattern.mismatch(0, &body)),
+            (size, None)
+        );
+        let range = Request::new("GET", &target).header("Range", "bytes=5000000-5000999");
+        let (head, body) = ask(&mut stream, &range.to_bytes());
+        assert!(head.starts_with("HTTP/1.1 206 "), "{head}");
+        assert_eq!(
+            (body.len(), pattern.mismatch(5_000_000, &body)),
+            (1000, None)
+        );
+    }
+    server.finish();
+}
+
+#[test]
+fn sessions_are_resumed_whichever_thread_answers() {
+    // The SDK opens a connection per 16 MiB: http-client-api.md 6.
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = certificate(dir.path());
+    let server = server(dir.path(), "");
+    let config = client(&root, false);
+    let mut resumed = 0;
+    for round in 0..20 {
+        let mut stream = connect(server.client(), &config);
+        let (head, _) = ask(&mut stream, b"GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        resumed += u32::from(stream.conn.handshake_kind() == Some(HandshakeKind::Resumed));
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+        assert!(
+            round == 0 || 0 < resumed,
+            "the second handshake was a full one"
+        );
+    }
+    assert_eq!(resumed, 19, "all but the first");
+    server.finish();
+}
+
+#[test]
+fn what_is_not_tls_is_closed_and_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = certificate(dir.path());
+    let server = server(dir.path(), "[server.limits]\nhead-timeout = \"1s\"\n");
+    let config = client(&root, false);
+    let mut plain = Connection::open(server.client()).expect("a connection");
+    plain
+        .write(&Request::new("GET", "/").to_bytes())
+        .expect("sent");
+    let said = plain.until_closed();
+    assert!(!said.starts_with(b"HTTP/1.1 200"), "served in plain text");
+    let mut hello = Vec::new();
+    let name = ServerName::try_from("127.0.0.1").expect("a name");
+    let mut tls = ClientConnection::new(Arc::clone(&config), name).expect("a client");
+    tls.write_tls(&mut hello).expect("a client's first words");
+    for cut in [0, 1, 5, hello.len() / 2, hello.len()] {
+        let mut silent = Connection::open(server.client()).expect("a connection");
+        silent.write(&hello[..cut]).expect("sent");
+        assert!(
+            !silent.until_closed().starts_with(b"HTTP"),
+            "after {cut} bytes"
+        );
+    }
+    for at in [0, 1, 4, 5, 9, 43] {
+        let mut broken = hello.clone();
+        broken[at] ^= 0xff;
+        let mut strange = Connection::open(server.client()).expect("a connection");
+        strange.write(&broken).expect("sent");
+        let _ = strange.until_closed();
+    }
+    server.assert_at_rest();
+    server.finish();
+}
+
+#[test]
+fn an_upload_cut_within_tls_keeps_a_true_offset() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = certificate(dir.path());
+    let server = server(dir.path(), "");
+    let folder = Folder::empty(&server);
+    let config = client(&root, false);
+    let (size, pattern) = (8 << 20, Pattern(3));
+    let upload = Upload::begin(&server, &folder, "f", size);
+    let whole = upload
+        .patch_request(0)
+        .body(&pattern.bytes(0, size))
+        .to_bytes();
+    let mut stream = connect(server.client(), &config);
+    stream.write_all(&whole[..5 << 20]).expect("sent");
+    stream.flush().expect("sent");
+    drop(stream);
+    let head = Request::new("HEAD", &upload.target()).to_bytes();
+    let offset = proxy_testkit::wait::until("an offset", Duration::from_secs(20), || {
+        let (head, _) = ask(&mut connect(server.client(), &config), &head);
+        let value = head
+            .lines()
+            .find_map(|line| line.strip_prefix("Upload-Offset: "))?;
+        value.parse::<u64>().ok().filter(|at| 0 < *at)
+    });
+    assert!(offset <= 5 << 20, "{offset}");
+    let rest = upload
+        .patch_request(offset)
+        .body(&pattern.bytes(offset, size - offset));
+    let (head, _) = ask(&mut connect(server.client(), &config), &rest.to_bytes());
+    assert!(head.starts_with("HTTP/1.1 204 "), "{head}");
+    let bytes = std::fs::read(folder.at("f")).expect("f");
+    assert_eq!(
+        (bytes.len() as u64, pattern.mismatch(0, &bytes)),
+        (size, None)
+    );
+    server.finish();
+}
