@@ -610,3 +610,27 @@ fn abandoned_sessions_are_collected_and_running_ones_are_not() {
     assert_eq!(std::fs::read(folder.at("kept")).expect("kept"), b"abcd");
     server.finish();
 }
+
+/// The token makes the file; `dst_dir` comes later and moves it, once.
+#[test]
+fn an_empty_file_goes_where_its_first_request_says() {
+    let server = Server::start(PROGRAM);
+    let folder = Folder::empty(&server);
+    let upload = Upload::begin(&server, &folder, "f", 0);
+    assert!(folder.at("f").exists(), "docs/semantics.md#empty");
+    for _ in 0..2 {
+        let target = format!("{}&dst_dir=sub/deep", upload.target());
+        let patch = Request::new("PATCH", &target).header("Upload-Offset", "0");
+        assert_tus(&patch.send(server.client()).expect(204), 0, 0);
+        assert!(!folder.at("f").exists());
+        assert!(folder.at("sub/deep/f").exists());
+    }
+    // Whoever wrote to it meanwhile keeps what they wrote.
+    let kept = Upload::begin(&server, &folder, "kept", 0);
+    folder.write("kept", b"mine");
+    let target = format!("{}&dst_dir=sub", kept.target());
+    let patch = Request::new("PATCH", &target).header("Upload-Offset", "0");
+    assert_tus(&patch.send(server.client()).expect(204), 0, 0);
+    assert_eq!(std::fs::read(folder.at("kept")).expect("kept"), b"mine");
+    server.finish();
+}

@@ -268,6 +268,34 @@ impl Request<'_> {
     }
 }
 
+impl Request<'_> {
+    /// Empty files are made with their token, before anybody can say `dst_dir`: the first request
+    /// that says it moves the file there, as long as nobody has touched it.
+    async fn move_empty(&self) -> Result<(), Reply> {
+        let session = self.claims.session;
+        let known = self.thread.setup.bridge.look(session).await;
+        let known = known.map_err(|refusal| refused_claim(self, &refusal))?;
+        let Some((made, (ino, _))) = known
+            .and_then(|known| Some((known.finished?.0, known.staged)))
+            .filter(|(made, _)| *made != self.target)
+        else {
+            return Ok(());
+        };
+        let target = self.target.clone();
+        let moved = self.on_folder(move |folder| {
+            match folder.stat(&made, false) {
+                Ok(stat) if stat.ino == ino && stat.size == 0 => {}
+                _ => return Ok(()),
+            }
+            staging::check_target(folder, &target)?;
+            staging::create(folder, &session)?;
+            staging::publish(folder, &session, &target)?;
+            folder.unlink(&made)
+        });
+        moved.await?.map_err(|error| self.refused(&error))
+    }
+}
+
 fn refused_claim(request: &Request<'_>, refusal: &Refusal) -> Reply {
     match refusal {
         Refusal::Held => Problem::new(Kind::TusLeaseHeld).into(),
@@ -330,7 +358,11 @@ async fn try_patch(
         reserve: request.volume.reserves,
     };
     let patched = patch::patch(&thread.files, body, &sessions, wanted).await;
-    answer(&request, offset, patched)
+    let reply = answer(&request, offset, patched)?;
+    if request.size() == Offset::ZERO {
+        request.move_empty().await?;
+    }
+    Ok(reply)
 }
 
 fn mismatch(have: Offset, got: &dyn std::fmt::Display) -> Reply {
