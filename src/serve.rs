@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proxy_core::config::Override;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 
 use crate::cli::{Place, ServeArgs};
@@ -36,6 +37,7 @@ pub fn run(place: &Place, args: &ServeArgs) -> Result<(), Failure> {
     logging::init(&loaded, level)?;
     remarks(&loaded, &outside.warnings);
 
+    raise_descriptors();
     let data = DataDir::create(&loaded.data_dir)?;
     let lock = data.lock()?;
     let secrets = data.secrets(&loaded.document)?;
@@ -52,6 +54,18 @@ pub fn run(place: &Place, args: &ServeArgs) -> Result<(), Failure> {
     data.remove_runtime();
     drop((pid_file, lock));
     ended
+}
+
+/// Takes as many descriptors as the system grants: a connection in full flow needs four.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, current = limit.current, "can not raise the descriptor limit");
+    }
 }
 
 fn flags(args: &ServeArgs) -> Vec<Override> {

@@ -65,6 +65,19 @@ impl Bulkhead {
         within(self.answer_wait_max, joined(spawn(permit, work))).await
     }
 
+    /// As [`Self::short`], for work that may take long and whose end the caller waits for.
+    ///
+    /// # Errors
+    /// [`VolumeError::Busy`] when there was no place in time.
+    pub(crate) async fn patient<T, F>(&self, work: F) -> Done<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Done<T> + Send + 'static,
+    {
+        let permit = within(self.turn_wait_max, self.place(Lane::Short)).await?;
+        joined(spawn(permit, work)).await
+    }
+
     /// Starts a scan once there is a place for it. The caller decides how long to wait for it.
     pub(crate) async fn scan<T, F>(&self, work: F) -> Result<JoinHandle<Done<T>>, VolumeError>
     where

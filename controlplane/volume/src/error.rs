@@ -193,7 +193,7 @@ impl VolumeError {
 
 impl From<AnchorError> for VolumeError {
     /// For operations on open directories, which cannot leave them. Operations on paths of
-    /// clients say which vfolder they were about: [`In::err`].
+    /// clients say which vfolder they were about, see `In`.
     fn from(error: AnchorError) -> Self {
         match error {
             AnchorError::Os {

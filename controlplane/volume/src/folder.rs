@@ -217,7 +217,7 @@ pub(crate) fn clone(
     }
     let from = || source.open_dir(&RelPath::root()).map_err(of(job.src));
     let tally = Tally::new(None, limits);
-    tally.scan(from()?, limits)?;
+    tally.scan(from()?, limits, control)?;
     control.check()?;
     let sums = tally.sums();
     control.announce(sums.entries, sums.content_bytes);

@@ -4,7 +4,7 @@
 //! - Links are removed, never followed; another file system is never entered.
 //! - Whatever somebody else removes meanwhile counts as removed: two removals of one tree both
 //!   succeed. Whatever somebody else adds is removed too, for a bounded number of rounds.
-//! - A directory that its owner made read-only is made writable first: the folder is to go.
+//! - A directory that its owner closed is opened first: the folder is to go.
 //! - A file that a network mount keeps under another name while it is open is waited for a
 //!   little, then named in the error.
 
@@ -143,7 +143,13 @@ impl Visit for Removal<'_> {
             Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(None),
             above => above?,
         };
-        let mut dir = match above.open_dir(name).map_err(VolumeError::from) {
+        let mut opened = above.open_dir(name).map_err(VolumeError::from);
+        if opened.as_ref().err().and_then(VolumeError::errno) == Some(Errno::ACCESS) {
+            // Its owner cannot read it, and the owner may be us. If not, opening says so again.
+            let _ = above.unlock_dir(name);
+            opened = above.open_dir(name).map_err(VolumeError::from);
+        }
+        let mut dir = match opened {
             Ok(dir) => dir,
             Err(error) => match error.errno() {
                 Some(Errno::NOENT | Errno::STALE) => return Ok(None),

@@ -214,19 +214,20 @@ impl Tree {
     async fn scan(&self, vfid: VFolderId) -> Result<(Sums, bool), VolumeError> {
         let time_max = self.limits.scan_time_max;
         let tally = Arc::new(Tally::new(Some(Instant::now() + time_max), &self.limits));
-        let reins = StopOnDrop(Arc::clone(&tally));
+        let control = Arc::new(Control::default());
+        // Dropped at the end in any case: a scan that nobody waits for ends.
+        let _reins = CancelOnDrop(Some(Arc::clone(&control)));
         let (root, limits) = (self.root.clone(), self.limits.clone());
         let counting = Arc::clone(&tally);
         let work = move || {
             let folder = vfolder(&root, vfid)?;
-            counting.scan(folder.open_whole()?, &limits)
+            counting.scan(folder.open_whole()?, &limits, &control)
         };
         let handle = self.lanes.scan(work).await?;
         let complete = match timeout(time_max + SCAN_GRACE, joined(handle)).await {
             Ok(done) => done?,
             Err(_) => false,
         };
-        drop(reins);
         Ok((tally.sums(), complete))
     }
 
@@ -325,10 +326,14 @@ impl Tree {
         recursive: bool,
         control: Arc<Control>,
     ) -> Result<Deleted, VolumeError> {
-        self.long(control, move |root, limits, control| {
-            deleting::delete(&vfolder(root, vfid)?, &paths, recursive, limits, control)
-        })
-        .await
+        let reins = CancelOnDrop(Some(Arc::clone(&control)));
+        let (root, limits) = (self.root.clone(), self.limits.clone());
+        let work =
+            move || deleting::delete(&vfolder(&root, vfid)?, &paths, recursive, &limits, &control);
+        // Somebody may be waiting for it, so it does not queue behind clones.
+        let done = self.lanes.patient(work).await;
+        reins.let_go();
+        done
     }
 
     /// See [`crate::Backend::fetch`].
@@ -442,15 +447,6 @@ impl Drop for CancelOnDrop {
         if let Some(control) = &self.0 {
             control.cancel();
         }
-    }
-}
-
-/// Stops a scan whose caller went away.
-struct StopOnDrop(Arc<Tally>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.stop();
     }
 }
 

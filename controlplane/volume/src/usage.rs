@@ -13,13 +13,14 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use proxy_anchor::{Dir, Stat};
 use rustix::io::Errno;
 
+use crate::control::Control;
 use crate::crew::{self, Names, Visit};
 use crate::entries::for_each;
 use crate::error::VolumeError;
@@ -36,7 +37,6 @@ pub(crate) struct Tally {
     apparent_bytes: AtomicU64,
     allocated_bytes: AtomicU64,
     content_bytes: AtomicU64,
-    stopped: AtomicBool,
     until: Option<Instant>,
     seen: Mutex<HashSet<(u64, u64)>>,
     seen_max: usize,
@@ -60,16 +60,10 @@ impl Tally {
             apparent_bytes: AtomicU64::new(0),
             allocated_bytes: AtomicU64::new(0),
             content_bytes: AtomicU64::new(0),
-            stopped: AtomicBool::new(false),
             until,
             seen: Mutex::new(HashSet::new()),
             seen_max: limits.hard_links_max,
         }
-    }
-
-    /// Ends the scan at its next entry: nobody waits for it any more.
-    pub(crate) fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn sums(&self) -> Sums {
@@ -81,15 +75,22 @@ impl Tally {
         }
     }
 
-    /// Scans everything in `dir`. Returns whether it got to the end.
+    /// Scans everything in `dir`, until `control` says otherwise. Returns whether it got to the
+    /// end.
     ///
     /// # Errors
     /// Those of reading `dir` itself.
-    pub(crate) fn scan(&self, mut dir: Dir, limits: &Limits) -> Result<bool, VolumeError> {
+    pub(crate) fn scan(
+        &self,
+        mut dir: Dir,
+        limits: &Limits,
+        control: &Control,
+    ) -> Result<bool, VolumeError> {
         let stat = dir.metadata()?;
         self.add_allocated(&stat);
         let scan = Scan {
             tally: self,
+            control,
             dev: stat.dev,
         };
         let shelf = Shelf::new(limits.dirs_open_max);
@@ -104,13 +105,13 @@ impl Tally {
         }
     }
 
-    fn check(&self) -> Result<(), VolumeError> {
+    fn check(&self, control: &Control) -> Result<(), VolumeError> {
         let late = || self.until.is_some_and(|until| until <= Instant::now());
-        if self.stopped.load(Ordering::Relaxed) || late() {
-            self.stop();
-            return Err(VolumeError::Cancelled);
+        if late() {
+            Err(VolumeError::Cancelled)
+        } else {
+            control.check()
         }
-        Ok(())
     }
 
     fn add(&self, stat: &Stat) {
@@ -142,6 +143,7 @@ impl Tally {
 
 struct Scan<'a> {
     tally: &'a Tally,
+    control: &'a Control,
     dev: u64,
 }
 
@@ -149,7 +151,7 @@ impl Scan<'_> {
     fn count(&self, dir: &mut Dir) -> Result<Names, VolumeError> {
         let mut names = Names::default();
         for_each(dir, |dir, entry| {
-            self.tally.check()?;
+            self.tally.check(self.control)?;
             let Ok(stat) = dir.stat(&entry.name) else {
                 return Ok(());
             };
@@ -186,7 +188,7 @@ impl Visit for Scan<'_> {
         parent: &Arc<Place>,
         name: &OsStr,
     ) -> Result<Option<(Arc<Place>, Names)>, VolumeError> {
-        self.tally.check()?;
+        self.tally.check(self.control)?;
         match self.enter_readable(parent, name) {
             Ok(entered) => Ok(Some(entered)),
             Err(error) if is_unreadable(&error) => Ok(None),

@@ -250,6 +250,15 @@ impl Dir {
             .map_err(|e| self.os("chmod", b"", e))
     }
 
+    /// Gives the owner all rights to a directory in here, also to one that cannot even be
+    /// opened, so that it can be removed. A link is `ENOTDIR`.
+    pub fn unlock_dir(&self, name: &OsStr) -> Result<()> {
+        let name = self.name(name)?;
+        let os = |errno| self.os("chmod", name, errno);
+        let handle = sys::open(&self.fd, name, sys::DIR_HANDLE | OFlags::NOFOLLOW).map_err(os)?;
+        sys::chmod_pinned(&handle, 0o700).map_err(os)
+    }
+
     /// Makes the names in here durable.
     pub fn sync(&self) -> Result<()> {
         sys::sync(&self.fd).map_err(|e| self.os("sync", b"", e))

@@ -112,6 +112,14 @@ pub(crate) fn reopen_pinned(handle: OwnedFd) -> Result<Opened, Errno> {
     Ok(opened)
 }
 
+/// Sets the permission bits of what `handle` pins, which need not be open for anything.
+pub(crate) fn chmod_pinned(handle: impl AsFd, mode: u32) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd;
+    let link = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
+    let mode = Mode::from_raw_mode(mode);
+    retry(|| rustix::fs::chmodat(rustix::fs::CWD, &link, mode, AtFlags::empty()))
+}
+
 /// Makes a directory with `mode` through the umask.
 pub(crate) fn mkdir(dir: impl AsFd, name: &[u8], mode: u32) -> Result<(), Errno> {
     let dir = dir.as_fd();

@@ -22,6 +22,10 @@ use crate::snapshot::Limits;
 use crate::stream::Stream;
 use crate::thread::Thread;
 
+/// How long a buffer waits for more bytes before it is written as it is: longer than the gaps
+/// of a connection that is in full flow, far below what would show as a delay.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// How the rest of a body is delimited.
 #[derive(Debug)]
 enum Rest {
@@ -117,6 +121,9 @@ impl<'c> Body<'c> {
             if left == 0 {
                 return false;
             }
+            if self.ready().await.is_err() {
+                return false;
+            }
             let mut lease = self.thread.files.pool.lease().await;
             lease.clear();
             let want = usize::try_from(left)
@@ -160,7 +167,7 @@ impl<'c> Body<'c> {
         Ok(count > 0)
     }
 
-    /// Takes up to `want` bytes that are certainly data. Zero: scarce buffers ask us to stop.
+    /// Takes up to `want` bytes that are certainly data. Zero: the peer pauses.
     async fn take(&mut self, lease: &mut Lease, want: usize) -> Result<usize, PeerError> {
         assert!(want > 0);
         let early = self.connection.bytes();
@@ -174,17 +181,22 @@ impl<'c> Body<'c> {
                 match socket::recv_into(plain.fd(), lease, want) {
                     Ok(count) => break count,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        // A half-filled buffer is given to the disk when others wait for one.
-                        if lease.filled() > 0 && self.thread.files.pool.contended() {
-                            return Ok(0);
+                        // A peer that pauses gets no buffer to itself: what came goes to
+                        // the disk, and the wait for more is done without one.
+                        match plain.readable(PAUSE).await {
+                            Ok(()) => {}
+                            Err(PeerError::Stalled) => return Ok(0),
+                            Err(error) => return Err(error),
                         }
-                        plain.readable(self.limit).await?;
                     }
                     Err(_) => return Err(PeerError::Gone),
                 }
             },
             Stream::Tls(tls) => {
-                let count = tls.recv(&mut lease.spare_mut()[..want], self.limit).await?;
+                let count = match tls.recv(&mut lease.spare_mut()[..want], PAUSE).await {
+                    Err(PeerError::Stalled) => return Ok(0),
+                    outcome => outcome?,
+                };
                 lease.advance(count);
                 count
             }
@@ -269,6 +281,23 @@ impl Source for Body<'_> {
             Rest::Length(length) => Some(*length),
             Rest::Chunked(_) => None,
         }
+    }
+
+    async fn ready(&mut self) -> Result<(), PeerError> {
+        if self.progress.broken {
+            return Err(PeerError::Gone);
+        }
+        if self.progress.is_over() {
+            return Ok(());
+        }
+        let outcome = match self.say_continue().await {
+            Ok(()) if self.connection.bytes().is_empty() => {
+                self.connection.stream.readable_now(self.limit).await
+            }
+            other => other,
+        };
+        self.progress.broken |= outcome.is_err();
+        outcome
     }
 
     async fn fill(&mut self, mut buf: Lease, limit: usize) -> (Result<Fill, PeerError>, Lease) {

@@ -38,6 +38,19 @@ impl Stream {
         }
     }
 
+    /// As [`Stream::readable`], but looks first: for bodies in full flow.
+    pub async fn readable_now(&mut self, limit: Duration) -> Result<(), PeerError> {
+        match self {
+            Self::Plain(socket) => socket.readable_now(limit).await,
+            Self::Tls(tls) => {
+                if tls.has_pending() {
+                    return Ok(());
+                }
+                tls.socket().readable_now(limit).await
+            }
+        }
+    }
+
     /// Receives what is there; waits if nothing is. Zero is the end.
     pub async fn recv(&mut self, room: &mut [u8], limit: Duration) -> Result<usize, PeerError> {
         match self {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -34,13 +34,13 @@ struct Plane {
     _home: tempfile::TempDir,
 }
 
-/// Sessions in memory, one thread.
+/// Sessions in memory, a thread per granted one.
 fn keep(mut calls: mpsc::Receiver<Call>) {
-    let mut known: HashMap<SessionId, Known> = HashMap::new();
+    let known: Arc<Mutex<HashMap<SessionId, Known>>> = Arc::default();
     while let Some(call) = calls.blocking_recv() {
         match call {
             Call::Look { session, reply } => {
-                let _ = reply.send(Ok(known.get(&session).cloned()));
+                let _ = reply.send(Ok(known.lock().unwrap().get(&session).cloned()));
             }
             Call::Claim {
                 upload,
@@ -49,46 +49,61 @@ fn keep(mut calls: mpsc::Receiver<Call>) {
                 ..
             } => {
                 let size = upload.size as u64;
-                let entry = known.entry(upload.session).or_insert(Known {
+                let fresh = Known {
                     offset: Offset::ZERO,
                     size,
                     staged,
                     finished: None,
-                });
+                };
+                let mut all = known.lock().unwrap();
+                let entry = all.entry(upload.session).or_insert(fresh);
                 if entry.finished.is_some() {
                     let _ = reply.send(Ok(Claimed::Finished(entry.clone())));
                     continue;
                 }
-                let (reports, mut incoming) = mpsc::channel(1);
-                let (_revoke, revoked) = oneshot::channel();
+                let (reports, incoming) = mpsc::channel(1);
+                let (revoke, revoked) = oneshot::channel();
                 let grant = Grant {
                     offset: entry.offset,
                     revoked,
                     reports,
                 };
                 let _ = reply.send(Ok(Claimed::Granted(grant)));
-                while let Some(report) = incoming.blocking_recv() {
-                    match report {
-                        Report::Advance { to, reply } => {
-                            entry.offset = to;
-                            let _ = reply.send(Ok(()));
-                        }
-                        Report::Finish {
-                            last_from,
-                            target,
-                            reply,
-                        } => {
-                            entry.offset = Offset::new(size);
-                            entry.finished = Some((target, last_from));
-                            let _ = reply.send(Ok(()));
-                        }
-                        Report::Abort { reply } => {
-                            let _ = reply.send(Ok(()));
-                        }
-                    }
-                }
+                let (known, session) = (Arc::clone(&known), upload.session);
+                std::thread::spawn(move || {
+                    note(incoming, &known, session);
+                    drop(revoke);
+                });
             }
         }
+    }
+}
+
+fn note(
+    mut incoming: mpsc::Receiver<Report>,
+    known: &Mutex<HashMap<SessionId, Known>>,
+    session: SessionId,
+) {
+    while let Some(report) = incoming.blocking_recv() {
+        let mut all = known.lock().unwrap();
+        let entry = all.get_mut(&session).unwrap();
+        let reply = match report {
+            Report::Advance { to, reply } => {
+                entry.offset = to;
+                reply
+            }
+            Report::Finish {
+                last_from,
+                target,
+                reply,
+            } => {
+                entry.offset = Offset::new(entry.size);
+                entry.finished = Some((target, last_from));
+                reply
+            }
+            Report::Abort { reply } => reply,
+        };
+        let _ = reply.send(Ok(()));
     }
 }
 
@@ -97,6 +112,10 @@ fn secret() -> Secret {
 }
 
 fn plane() -> Plane {
+    plane_with(EngineLimits::default())
+}
+
+fn plane_with(engine: EngineLimits) -> Plane {
     let home = tempfile::tempdir().unwrap();
     let vfid = VFolderId::parse(FOLDER).unwrap();
     let dir = vfid
@@ -134,7 +153,7 @@ fn plane() -> Plane {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         bridge,
         tls: None,
-        engine: EngineLimits::default(),
+        engine,
     })
     .unwrap();
     let metrics = server.metrics();
@@ -505,4 +524,36 @@ fn slow_clients_are_cut() {
         Some("3"),
         "what arrived was kept"
     );
+}
+
+#[test]
+fn stalled_uploads_leave_the_buffers_to_the_others() {
+    let mut engine = EngineLimits::default();
+    engine.pool.budget_bytes = 2 * engine.pool.buffer_bytes;
+    engine.pool.keep_bytes = engine.pool.buffer_bytes;
+    let plane = plane_with(engine);
+    let stalled: Vec<TcpStream> = (0..8)
+        .map(|number| {
+            let target = plane.upload(&format!("stalled {number}"), 100);
+            let mut stream = plane.connect();
+            write!(
+                stream,
+                "PATCH {target} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\n\
+                 Content-Length: 100\r\n\r\nabc"
+            )
+            .unwrap();
+            stream
+        })
+        .collect();
+    let content = pattern(3_000_000);
+    let target = plane.upload("f", content.len() as u64);
+    let begun = Instant::now();
+    let answer = plane.ask("PATCH", &target, "Upload-Offset: 0\r\n", &content);
+    assert_eq!(answer.status, 204, "{}", answer.head);
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "it waited for the stalled ones"
+    );
+    assert_eq!(std::fs::read(plane.dir.join("f")).unwrap(), content);
+    drop(stalled);
 }

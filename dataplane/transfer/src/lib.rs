@@ -1,4 +1,5 @@
-//! Upload and download machines over the seams [`Disk`], [`Source`], [`Sink`] and [`Ledger`].
+//! Upload and download machines over the seams [`Disk`], [`Source`], [`Sink`] and
+//! [`patch::Ledger`].
 //!
 //! They decide what is written where, when it is synced and what may be promised. They know no
 //! socket, no ring, no runtime and no clock: production lends them all of that, tests lend a

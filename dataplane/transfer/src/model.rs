@@ -242,6 +242,11 @@ impl Source for ModelBody {
         self.announced
     }
 
+    async fn ready(&mut self) -> Result<(), PeerError> {
+        Dawdle(self.rng.below(3)).await;
+        Ok(())
+    }
+
     async fn fill(&mut self, mut buf: Bytes, limit: usize) -> (Result<Fill, PeerError>, Bytes) {
         let count = (1 + self.rng.below(BUF as u64) as usize)
             .min(limit)

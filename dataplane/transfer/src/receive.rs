@@ -167,8 +167,12 @@ where
     D: Disk,
     S: Source<Buf = D::Buf>,
 {
+    let ready = source.ready().await;
     let mut buf = disk.buffer().await;
     buf.clear();
+    if let Err(error) = ready {
+        return (Err(error), buf);
+    }
     let limit = usize::try_from(left)
         .unwrap_or(usize::MAX)
         .min(buf.capacity());

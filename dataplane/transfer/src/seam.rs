@@ -95,8 +95,12 @@ pub trait Source {
     /// Bytes that the framing says are still to come; `None` for a chunked body.
     fn remaining(&self) -> Option<u64>;
 
+    /// Waits until something can be received, or the body is over. Holds no buffer meanwhile: a
+    /// peer that stalls must not take one from the others.
+    fn ready(&mut self) -> impl Future<Output = Result<(), PeerError>>;
+
     /// Receives into `buf`, at most `limit` bytes in all, until it is full, `limit` is reached or
-    /// the body is over. May come back early with less when buffers are scarce.
+    /// the body is over. Comes back early with less, or nothing, when the peer pauses.
     ///
     /// # Cancellation
     /// Dropping the future loses the bytes that are in `buf`: only at the end of a connection.

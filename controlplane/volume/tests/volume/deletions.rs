@@ -20,7 +20,10 @@ fn a_folder_goes_with_all_that_is_in_it_and_empty_parents() {
     scene.arrange(&[".upload/s=1", "d/e/f=x", "gone->nothing", "p|", "up->../.."]);
     std::os::unix::fs::symlink(&outside, scene.at("d/far")).unwrap();
     std::fs::write(scene.root.join(os(b"bad\xff")), "x").unwrap();
-    std::fs::set_permissions(scene.at("d/e"), PermissionsExt::from_mode(0o500)).unwrap();
+    scene.arrange(&["closed/e/f=x"]);
+    for (path, mode) in [("d/e", 0o500), ("closed/e", 0o000), ("closed", 0o100)] {
+        std::fs::set_permissions(scene.at(path), PermissionsExt::from_mode(mode)).unwrap();
+    }
     scene.delete_folder(scene.vfid).unwrap();
     assert_eq!(
         describe(&scene.scope_dir()),
