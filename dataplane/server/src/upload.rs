@@ -220,7 +220,7 @@ async fn try_head(
         }
         Err(error) if error.is_not_found() => {
             if let Some(known) = known
-                && request.repair(&known).await?
+                && request.is_published(&known).await?
             {
                 return Ok(progress(200, request.size(), request.size()));
             }
@@ -231,40 +231,16 @@ async fn try_head(
 }
 
 impl Request<'_> {
-    /// After a crash between the rename and its record: the target is the staged file. Then the
-    /// record is made up for, and true is returned.
-    async fn repair(&self, known: &Known) -> Result<bool, Reply> {
+    /// Whether the staged file has its name already, though no record says so: a crash came between
+    /// the rename and its record, or the writer is about to make the record. Nothing is claimed
+    /// for that: it would revoke the writer.
+    async fn is_published(&self, known: &Known) -> Result<bool, Reply> {
         let ((ino, dev), size) = (known.staged, known.size);
         let target = self.target.clone();
         let published = self
             .on_folder(move |folder| staging::is_published(folder, ino, dev, size, &target))
             .await?;
-        if !published.unwrap_or(false) {
-            return Ok(false);
-        }
-        let claim = self
-            .thread
-            .setup
-            .bridge
-            .claim(self.claims.clone(), known.staged, known.offset)
-            .await;
-        match claim {
-            Ok(bridge::Claimed::Finished(_)) => Ok(true),
-            Ok(bridge::Claimed::Granted(grant)) => {
-                let target = self.target.clone();
-                let last_from = known.offset;
-                let told = grant
-                    .report(|reply| Report::Finish {
-                        last_from,
-                        target,
-                        reply,
-                    })
-                    .await;
-                told.map(|()| true)
-                    .map_err(|refusal| refused_claim(self, &refusal))
-            }
-            Err(refusal) => Err(refused_claim(self, &refusal)),
-        }
+        Ok(published.unwrap_or(false))
     }
 }
 
@@ -522,13 +498,12 @@ impl Ledger for SessionLedger<'_> {
                 return match known.map_err(|refusal| self.told(refusal))? {
                     Some(known) if known.finished.is_some() => Ok(finished(&known)),
                     Some(known) => {
-                        let done = request.repair(&known).await.map_err(LedgerError::Other)?;
-                        let last_from = known.offset;
-                        if done {
-                            Ok(Claimed::Finished { last_from, size })
-                        } else {
-                            Err(LedgerError::NotFound)
+                        let published = request.is_published(&known).await;
+                        if !published.map_err(LedgerError::Other)? {
+                            return Err(LedgerError::NotFound);
                         }
+                        let last_from = known.offset;
+                        Ok(Claimed::Finished { last_from, size })
                     }
                     None => Err(LedgerError::NotFound),
                 };
