@@ -150,6 +150,8 @@ const FAILURES: &[Failure] = &[
     ("", "../x", GONE),
     ("", "d1/../../x", GONE),
     ("", "a.txt/x", GONE),
+    ("", "/etc/passwd", GONE),
+    ("", "//etc/passwd", GONE),
     ("", "a\u{0}b", GONE),
     ("&dst_dir=d1", "a.txt", GONE),
     ("&dst_dir=..", "a.txt", GONE),

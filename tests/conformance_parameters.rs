@@ -359,7 +359,7 @@ fn a_body_over_one_mebibyte_is_a_413() {
     let server = Server::start(PROGRAM);
     let mut report = Report::default();
     let long = format!("{{\"volume\":\"{}\"}}", "x".repeat(1024 * 1024));
-    let text = "Maximum request body size 1048576 exceeded, actual body size ";
+    let text = "Maximum request body size 1048576 exceeded";
     for route in ROUTES {
         let (method, path) = route.call.split_once(' ').unwrap_or(("", ""));
         let answer = server

@@ -347,7 +347,6 @@ const DOWNLOAD_MISFITS: &[(&str, &str)] = &[
     ("vfid", ""),
     ("vfid", "\"zz\""),
     ("relpath", ""),
-    ("relpath", "\"/etc/passwd\""),
     ("relpath", "5"),
     ("archive", "\"yes\""),
     ("unmanaged_path", "5"),
