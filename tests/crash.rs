@@ -83,7 +83,13 @@ impl Victim {
         let (name, size) = (&self.name, self.upload.size);
         let acknowledged = self.acknowledged.load(Ordering::SeqCst);
         let sent = self.sent.load(Ordering::SeqCst);
-        let at = self.upload.offset();
+        let head = self.upload.head();
+        let there = folder.at(name).exists();
+        assert_eq!(
+            head.status, 200,
+            "{name} of {size}, {sent} sent, target {there}: {head}"
+        );
+        let at = offset(&head);
         assert!(
             acknowledged <= at,
             "{name}: {acknowledged} acknowledged, HEAD says {at}"
