@@ -40,10 +40,12 @@ impl<'a> Chain<'a> {
 
     /// The directory where the walk stands. The newest one is always held.
     pub(crate) fn top(&self) -> BorrowedFd<'_> {
-        match self.held.last() {
-            Some(Held { fd: Some(fd), .. }) => fd.as_fd(),
-            _ => self.base,
-        }
+        let Some(last) = self.held.last() else {
+            return self.base;
+        };
+        // Falling back to the base here would make a wrong place of it without a word.
+        let fd = last.fd.as_ref().expect("pop opens the newest one again");
+        fd.as_fd()
     }
 
     pub(crate) fn into_top(mut self) -> Option<OwnedFd> {

@@ -454,6 +454,15 @@ fn paths_deeper_than_held_descriptors_are_walked_back() {
         let up = "../".repeat(depth);
         check(&bed, way, &format!("{down}{up}top"), "top", "top");
         check(&bed, way, &format!("link/{up}top"), "top", "top");
+        // Half the way back, further than descriptors are held.
+        let (half, half_up) = ("d/".repeat(depth / 2), "../".repeat(depth / 2));
+        bed.file(&format!("{half}half"), "half");
+        let place = format!("{half}half");
+        check(&bed, way, &format!("{down}{half_up}half"), "half", &place);
+        check(&bed, way, &format!("link/{half_up}half"), "half", &place);
+        check(&bed, way, &format!("{down}{half_up}../half"), "ENOENT", &{
+            format!("{}half", "d/".repeat(depth / 2 - 1))
+        });
         check(&bed, way, "link/end", "end", &format!("{down}end"));
         check(&bed, way, &format!("{down}{up}../top"), "escapes", "");
     }
