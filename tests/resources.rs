@@ -1,13 +1,12 @@
 //! Goal: memory is bounded by what is in flight, not by sizes and numbers of clients.
 //! Method: many large transfers at once and many idle connections, with the process's own
-//! figures from the kernel. `STORAGE_TEST_TRANSFER_MIB` sets the size of a transfer (64; the
-//! full measure is 256).
+//! figures from the kernel. `STORAGE_TEST_TRANSFER_MIB` sets the size of a transfer (256).
 //!
 //! Source: `docs/semantics.md#limits`.
 
 use proxy_testkit::data::Pattern;
 use proxy_testkit::tus::{Upload, offset};
-use proxy_testkit::{Connection, Folder, Request, Server, env_number};
+use proxy_testkit::{Connection, Folder, Request, Server, env_number, skip};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
@@ -47,6 +46,21 @@ fn download(server: &Server, folder: &Folder, number: u64, size: u64) {
     }
 }
 
+/// The wanted size of a transfer, or a small one where the disk has no room for them all.
+fn affordable(server: &Server, wanted: u64) -> u64 {
+    let stat = rustix::fs::statvfs(server.dir()).expect("statvfs");
+    let free = stat.f_frsize * stat.f_bavail;
+    if free / 3 < CLIENTS * wanted {
+        skip(format!(
+            "transfers of {} MiB: only {} MiB are free",
+            wanted >> 20,
+            free >> 20
+        ));
+        return wanted.min(8 << 20);
+    }
+    wanted
+}
+
 /// Resident memory that belongs to the process alone. A debug build maps a program of tens of
 /// MiB, which says nothing about its use of memory: there only anonymous pages count.
 fn resident(server: &Server) -> u64 {
@@ -61,7 +75,7 @@ fn resident(server: &Server) -> u64 {
 fn sixteen_large_transfers_each_way_stay_within_their_memory() {
     let server = Server::start(PROGRAM);
     let folder = Folder::empty(&server);
-    let size = env_number("STORAGE_TEST_TRANSFER_MIB", 64) << 20;
+    let size = affordable(&server, env_number("STORAGE_TEST_TRANSFER_MIB", 256) << 20);
     for number in CLIENTS..2 * CLIENTS {
         let mut file = std::fs::File::create(folder.at(&format!("f{number}"))).expect("a file");
         for part in 0..size / PART_BYTES {
@@ -92,7 +106,7 @@ fn two_thousand_idle_connections_cost_little() {
     setrlimit(Resource::Nofile, limit).expect("up to the hard limit");
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     if allowed < IDLE_CONNECTIONS as u64 + 100 {
-        return proxy_testkit::skip(format!("only {allowed} descriptors are allowed"));
+        return skip(format!("only {allowed} descriptors are allowed"));
     }
     let server = Server::start(PROGRAM);
     let mut connections = Vec::new();
