@@ -139,6 +139,11 @@ async fn keep(
             Report::Advance { to, reply } => {
                 let _ = reply.send(told(sessions.advance(session.id, holder, to).await));
             }
+            Report::Secure { reply } => {
+                let secured = sessions.secure(session.id).await;
+                let secured = secured.map_err(|error| Refusal::Store(error.to_string()));
+                let _ = reply.send(secured);
+            }
             Report::Finish {
                 last_from,
                 target,

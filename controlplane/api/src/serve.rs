@@ -15,6 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use http::header::{CONNECTION, HOST};
+use http::{StatusCode, Version};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -44,6 +49,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
     limits: Limits,
 ) {
+    let router = router.layer(from_fn(one_host));
     let tls = tls.map(TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let (stop, stopped) = watch::channel(false);
@@ -95,6 +101,17 @@ pub async fn serve(
         );
         connections.shutdown().await;
     }
+}
+
+/// Refuses what RFC 9112 §3.2 wants refused and hyper lets through: an HTTP/1.1 request without
+/// a `Host`, or with two, may mean different things to different servers on its way.
+async fn one_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts == 1 || (hosts == 0 && request.version() == Version::HTTP_10) {
+        return next.run(request).await;
+    }
+    let answer = "400: Bad Request: exactly one Host is needed";
+    (StatusCode::BAD_REQUEST, [(CONNECTION, "close")], answer).into_response()
 }
 
 type Place = tokio::sync::OwnedSemaphorePermit;

@@ -313,6 +313,13 @@ impl Sessions for EmbeddedStore {
             .await
     }
 
+    async fn secure(&self, id: SessionId) -> Result<(), StateError> {
+        if self.engine.created.look(id).is_some() {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
     async fn release(&self, id: SessionId, holder: Holder) {
         self.leases.end(id, holder);
     }

@@ -278,6 +278,14 @@ pub trait Sessions: Send + Sync {
     /// before it is.
     async fn advance(&self, id: SessionId, holder: Holder, to: Offset) -> Result<(), LeaseError>;
 
+    /// Makes the record of a session durable if it is not yet: what [`Sessions::create`] and
+    /// [`Sessions::claim`] recorded may be in memory only. To be called before the staging file
+    /// gets its name, since after a crash the record alone tells whose file it is.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn secure(&self, id: SessionId) -> Result<(), StateError>;
+
     /// Ends the lease of `holder`, if it still has it. Dropping the guard does the same.
     async fn release(&self, id: SessionId, holder: Holder);
 

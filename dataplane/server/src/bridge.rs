@@ -91,6 +91,11 @@ pub enum Report {
         /// Sent when that is on record, durably.
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
+    /// The file is about to get its name.
+    Secure {
+        /// Sent when the session is on record, durably.
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
     /// The file is in its place.
     Finish {
         /// Where the last request began.

@@ -44,7 +44,13 @@ async fn try_get(
 ) -> Result<Reply, Reply> {
     let params = DownloadParams::parse(head.query.as_deref()).map_err(route::invalid)?;
     let claims =
-        DownloadClaims::verify(&snapshot.secret, &params.token, unix_now_s()).map_err(bad_token)?;
+        DownloadClaims::verify(&snapshot.secret, &params.token, unix_now_s()).map_err(|error| {
+            if names_absolute(&error) {
+                not_found()
+            } else {
+                bad_token(error)
+            }
+        })?;
     if claims.unmanaged_path.is_some() {
         let problem = Problem::new(Kind::InvalidAPIParameters);
         return Err(problem.msg("unmanaged paths are not served").into());
@@ -76,6 +82,12 @@ async fn try_get(
         &name,
     )
     .await
+}
+
+/// A token whose only fault is an absolute path: it would replace the folder, so nothing is found.
+fn names_absolute(error: &TokenError) -> bool {
+    let absolute = json!({ "relpath": "expected relative path but the value is absolute" });
+    matches!(error, TokenError::Claims(failures) if *failures == absolute)
 }
 
 /// The volume of a token.

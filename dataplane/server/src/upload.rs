@@ -559,6 +559,8 @@ impl Ledger for SessionLedger<'_> {
     async fn finish(&self, held: &Held, last_from: Offset) -> Result<(), LedgerError<Reply>> {
         let request = self.request;
         let session = request.claims.session;
+        let secured = held.grant.report(|reply| Report::Secure { reply }).await;
+        secured.map_err(|refusal| self.told(refusal))?;
         let size = request.size().get();
         let (target, file) = (request.target.clone(), Arc::clone(&held.file));
         let published = request

@@ -101,7 +101,7 @@ fn note(
                 entry.finished = Some((target, last_from));
                 reply
             }
-            Report::Abort { reply } => reply,
+            Report::Secure { reply } | Report::Abort { reply } => reply,
         };
         let _ = reply.send(Ok(()));
     }

@@ -72,7 +72,12 @@ pub(crate) async fn upload(mut call: Call) -> Outcome {
         .prepare_upload(vfid, claims.relpath.clone(), size, claims.session)
         .await?;
     if let Some(session) = session(&claims, size, &prepared) {
+        let (id, complete) = (session.id, session.is_finished());
         call.state.sessions.create(session).await?;
+        if complete {
+            // No staging file is left to tell of this session after a crash.
+            call.state.sessions.secure(id).await?;
+        }
     }
     minted(claims.mint(&call.settings.token_secret))
 }
