@@ -1,7 +1,7 @@
 //! Goal: directories and selections come as zip files that any program opens.
 //! Method: archives are asked for, read whole and taken apart by an independent zip reader.
 //!
-//! Source: http-client-api.md 3.6 and 4. Where ours differs from upstream (links, special
+//! Source: client contract 3.6 and 4. Where ours differs from upstream (links, special
 //! files, zip64, failures in the middle): `docs/semantics.md#archives`.
 
 use std::collections::BTreeMap;
@@ -178,7 +178,7 @@ fn a_selection_keeps_its_paths() {
     server.finish();
 }
 
-/// Selections that are refused, in the order of http-client-api.md 4.
+/// Selections that are refused, in the order of client contract 4.
 const REFUSED: &[(&[&str], Want)] = &[
     (&["../x"], Want::Problem("InvalidAPIParameters")),
     (&["/etc/passwd"], Want::Problem("InvalidAPIParameters")),
@@ -424,7 +424,7 @@ fn an_abandoned_archive_stops_the_work_at_once() {
 
 #[test]
 fn a_file_that_changes_while_it_is_packed_breaks_the_transfer_or_not_but_never_hangs() {
-    // docs/semantics.md#archives: upstream hangs for ever (http-api.md 10, item 13).
+    // docs/semantics.md#archives: upstream hangs for ever (wire contract 10, item 13).
     let server = Server::start(PROGRAM);
     let folder = Folder::empty(&server);
     folder.write(

@@ -1,7 +1,7 @@
 //! Goal: a browser on any origin may ask everything and read every answer.
 //! Method: preflights and requests with an `Origin`, on every resource, with good and bad ends.
 //!
-//! Source: http-client-api.md 1 and 5.1. Where ours differs from upstream (errors of `/upload`
+//! Source: client contract 1 and 5.1. Where ours differs from upstream (errors of `/upload`
 //! can be read too, `Vary: Origin` is sent): `docs/semantics.md#cors`.
 
 use proxy_testkit::table::Report;
@@ -205,7 +205,7 @@ fn every_answer_of_a_resource_can_be_read_across_origins() {
 
 #[test]
 fn every_answer_of_an_upload_can_be_read_across_origins() {
-    // docs/semantics.md#cors: upstream leaves errors unreadable (http-api.md 10, item 30).
+    // docs/semantics.md#cors: upstream leaves errors unreadable (wire contract 10, item 30).
     let server = Server::start(PROGRAM);
     let folder = Folder::empty(&server);
     let upload = Upload::begin(&server, &folder, "f", 10);

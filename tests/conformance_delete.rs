@@ -1,7 +1,7 @@
 //! Goal: files are deleted as the contract says, links themselves and never what they lead to.
 //! Method: a table of requests with effects; background deletions are waited for.
 //!
-//! Source: http-manager-api.md 5.9, 5.10. Where ours differs from upstream:
+//! Source: manager contract 5.9, 5.10. Where ours differs from upstream:
 //! `docs/semantics.md#links`, `docs/semantics.md#delete`, `docs/semantics.md#staging`.
 
 use std::time::Duration;

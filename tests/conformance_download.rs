@@ -1,7 +1,7 @@
 //! Goal: `/` and `/download` answer as the contract says: headers, conditions, ranges, CORS.
 //! Method: tables of requests for files whose time, size and name the test has set.
 //!
-//! Source: http-client-api.md 1 to 3.5. Where ours differs from upstream:
+//! Source: client contract 1 to 3.5. Where ours differs from upstream:
 //! `docs/semantics.md#downloads`, `docs/semantics.md#ranges`, `docs/semantics.md#head`,
 //! `docs/semantics.md#siblings`.
 
@@ -304,7 +304,7 @@ fn a_file_is_served_with_its_headers() {
 
 #[test]
 fn a_head_has_the_headers_of_the_get_and_no_body() {
-    // docs/semantics.md#head: upstream answers 405 (http-api.md 10, item 34).
+    // docs/semantics.md#head: upstream answers 405 (wire contract 10, item 34).
     let server = Server::start(PROGRAM);
     let folder = timed(&server);
     let target = format!("/download?token={}", folder.download_token("hundred"));
@@ -405,7 +405,7 @@ fn a_range_gives_exactly_its_bytes() {
 
 #[test]
 fn an_unusable_range_is_ignored_or_unsatisfiable_and_never_wrong_bytes() {
-    // docs/semantics.md#ranges: upstream says 416 to all of them (http-api.md 10, item 35).
+    // docs/semantics.md#ranges: upstream says 416 to all of them (wire contract 10, item 35).
     let server = Server::start(PROGRAM);
     let folder = timed(&server);
     let whole: Vec<u8> = (0..100).collect();
@@ -587,7 +587,7 @@ fn conditions_are_evaluated_in_their_order() {
     server.finish();
 }
 
-/// Which headers stand on which status: http-client-api.md 3.3.
+/// Which headers stand on which status: client contract 3.3.
 fn condition_answer(answer: &Response, status: u16, tag: &str) -> Result<(), String> {
     if answer.status != status {
         return Err(format!("status {}, not {status}", answer.status));
@@ -608,7 +608,7 @@ fn condition_answer(answer: &Response, status: u16, tag: &str) -> Result<(), Str
     same("length", answer.header("Content-Length"), length)
 }
 
-/// Names and the two forms in which they are offered: http-client-api.md 3.5.
+/// Names and the two forms in which they are offered: client contract 3.5.
 const NAMES: &[(&str, &str, &str)] = &[
     ("b.txt", "b.txt", "b.txt"),
     ("한글.bin", ".bin", "%ED%95%9C%EA%B8%80.bin"),
@@ -653,7 +653,7 @@ fn names_are_offered_in_both_forms() {
 
 #[test]
 fn a_compressed_sibling_is_never_sent_instead() {
-    // docs/semantics.md#siblings: http-api.md 10, item 11.
+    // docs/semantics.md#siblings: wire contract 10, item 11.
     let server = Server::start(PROGRAM);
     let folder = Folder::empty(&server);
     folder.write("data.csv", b"the data");

@@ -1,7 +1,7 @@
 //! Goal: directories are made, and things are renamed and moved, as the contract says.
 //! Method: tables of requests with effects; every row has a folder of its own.
 //!
-//! Source: http-manager-api.md 5.1, 5.3, 5.4. Where ours differs from upstream:
+//! Source: manager contract 5.1, 5.3, 5.4. Where ours differs from upstream:
 //! `docs/semantics.md#links`, `docs/semantics.md#rename`, `docs/semantics.md#staging`.
 
 use proxy_testkit::folder::picture;

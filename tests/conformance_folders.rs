@@ -1,7 +1,7 @@
 //! Goal: quota scopes and folders are made, measured, cloned and deleted as the contract says.
 //! Method: tables of requests, each with its effects on the disk; tasks are waited for.
 //!
-//! Source: http-manager-api.md 3, 4. Where ours differs from upstream:
+//! Source: manager contract 3, 4. Where ours differs from upstream:
 //! `docs/semantics.md#folders`, `docs/semantics.md#clone`, `docs/semantics.md#delete`.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -465,7 +465,7 @@ fn a_sibling_in_the_same_scope_survives_a_deletion() {
 
 #[test]
 fn a_clone_has_the_same_tree_and_nothing_from_outside() {
-    // docs/semantics.md#clone: upstream follows links, also outward (http-api.md 10, item 2).
+    // docs/semantics.md#clone: upstream follows links, also outward (wire contract 10, item 2).
     let server = Server::start(PROGRAM);
     let source = Folder::full(&server);
     source.write(

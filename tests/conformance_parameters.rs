@@ -2,7 +2,7 @@
 //! failures together, with a 400 where upstream crashed.
 //! Method: one table of routes with the kinds of their fields; the requests are made from it.
 //!
-//! Source: http-api.md 2.2, 3.1, 3.2; http-manager-api.md. The 500 traps of 3.1 are 400 here:
+//! Source: wire contract 2.2, 3.1, 3.2; manager contract. The 500 traps of 3.1 are 400 here:
 //! `docs/semantics.md#parameters`.
 
 use proxy_testkit::table::{Report, Want, answers, words};
@@ -417,7 +417,7 @@ fn good_bodies_are_taken_with_any_content_type_framing_and_query() {
 fn an_unknown_volume_is_named_on_every_route() {
     let server = Server::start(PROGRAM);
     let mut report = Report::default();
-    // These four answer without looking the volume up: http-manager-api.md 4.2, 4.5, 5.5, 5.6.
+    // These four answer without looking the volume up: manager contract 4.2, 4.5, 5.5, 5.6.
     let blind = [
         "POST /folder/delete",
         "GET /folder/metadata",
@@ -442,7 +442,7 @@ fn an_unknown_volume_is_named_on_every_route() {
 /// A field and the JSON text that replaces its value; removed when the text is empty.
 type Breaks = &'static [(&'static str, &'static str)];
 
-/// Pydantic endpoints: http-api.md 3.3. Field that is removed or replaced, and by what.
+/// Pydantic endpoints: wire contract 3.3. Field that is removed or replaced, and by what.
 const MODERN: &[(&str, &str, Breaks)] = &[
     (
         "POST /folder/file/archive-download-token",
@@ -557,7 +557,7 @@ fn the_newer_endpoints_have_their_own_envelopes() {
 /// Makes one spelling of a folder id from the scope's UUID and the folder's 32 digits.
 type Spelling = fn(&str, &str) -> String;
 
-/// Spellings of one folder id: http-api.md 3.2.
+/// Spellings of one folder id: wire contract 3.2.
 const SPELLINGS: &[(&str, Spelling)] = &[
     ("canonical", |scope, hex| format!("user:{scope}/{hex}")),
     ("upper-case folder", |scope, hex| {

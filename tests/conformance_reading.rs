@@ -1,7 +1,7 @@
 //! Goal: directories are listed and files fetched as the contract says.
 //! Method: tables of requests; listings are compared with what the disk says itself.
 //!
-//! Source: http-manager-api.md 5.2, 5.5. Where ours differs from upstream:
+//! Source: manager contract 5.2, 5.5. Where ours differs from upstream:
 //! `docs/semantics.md#listing`, `docs/semantics.md#staging`, `docs/semantics.md#fetch`.
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Goal: status, health, volumes, metrics and the token check answer as the contract says.
 //! Method: tables of requests to the manager-facing and internal ports of a running program.
 //!
-//! Source: http-api.md 1.2, 2.2, 7; http-manager-api.md 1, 2. Where ours differs from
+//! Source: wire contract 1.2, 2.2, 7; manager contract 1, 2. Where ours differs from
 //! upstream: `docs/semantics.md#status`.
 
 use proxy_testkit::table::{Report, Row, Want, answers, check, row};
@@ -252,7 +252,7 @@ fn the_internal_port_tells_health_and_metrics() {
     server.finish();
 }
 
-/// Labels that a dashboard made for upstream looks for: http-api.md 7.2.
+/// Labels that a dashboard made for upstream looks for: wire contract 7.2.
 const SERIES: &[(&str, &[&str])] = &[
     (
         "backendai_api_request_count_total",
@@ -299,7 +299,7 @@ fn metrics_keep_the_names_of_upstream_and_a_closed_set_of_endpoints() {
             .any(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)));
         assert!(found, "no series {name} with {labels:?} in\n{metrics}");
     }
-    // docs/semantics.md#metrics: upstream takes the raw path as a label (http-api.md 10, item 19).
+    // docs/semantics.md#metrics: upstream takes the raw path as a label (contract 10, item 19).
     assert!(!metrics.contains("wp-login"), "a raw path became a label");
     server.finish();
 }

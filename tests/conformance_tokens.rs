@@ -1,7 +1,7 @@
 //! Goal: tokens carry the claims of the contract, and only good ones open anything.
 //! Method: minted tokens are taken apart; forged ones of every kind are tried on every route.
 //!
-//! Source: http-api.md section 6; http-manager-api.md 5.6 to 5.8. Where ours differs from
+//! Source: wire contract section 6; manager contract 5.6 to 5.8. Where ours differs from
 //! upstream: `docs/semantics.md#tokens`.
 
 use std::os::unix::fs::PermissionsExt;
@@ -109,7 +109,7 @@ fn an_upload_token_comes_with_its_staging_file() {
 
 #[test]
 fn minting_an_upload_refuses_what_could_never_be_finished() {
-    // docs/semantics.md#minting: upstream checks nothing here (http-api.md 10, items 1, 24, 41).
+    // docs/semantics.md#minting: upstream checks nothing here (wire contract 10, items 1, 24, 41).
     let settings = proxy_testkit::Settings {
         proxy_lines: "max-upload-size = \"1m\"\n".to_owned(),
         ..Default::default()
@@ -157,7 +157,7 @@ fn minting_an_upload_refuses_what_could_never_be_finished() {
 
 #[test]
 fn an_empty_file_is_there_when_its_token_is() {
-    // docs/semantics.md#empty: neither client ever sends a PATCH for it (http-api.md 10, 25).
+    // docs/semantics.md#empty: neither client ever sends a PATCH for it (wire contract 10, 25).
     let server = Server::start(PROGRAM);
     let folder = Folder::full(&server);
     for name in ["zero", "deep/er/zero", "a.txt"] {
@@ -307,7 +307,7 @@ fn forged_tokens_open_neither_download_nor_upload() {
     server.finish();
 }
 
-/// What `/download-archive` says to the same forgeries: http-api.md 6.4.
+/// What `/download-archive` says to the same forgeries: wire contract 6.4.
 fn archive_answer(how: &str) -> Want {
     const SIGNATURE: Want = Want::Problem("JWTInvalidSignatureError");
     const PAYLOAD: Want = Want::Problem("JWTPayloadValidationError");

@@ -1,7 +1,7 @@
 //! Goal: `/upload` speaks tus 1.0.0 as the contract says, and loses nothing it acknowledged.
 //! Method: sessions step by step over raw connections, with every way to do it wrong.
 //!
-//! Source: http-client-api.md 5. Where ours differs from upstream: `docs/semantics.md#offset`,
+//! Source: client contract 5. Where ours differs from upstream: `docs/semantics.md#offset`,
 //! `docs/semantics.md#overlong`, `docs/semantics.md#finished`, `docs/semantics.md#writers`.
 
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
 const UNKNOWN: &str = "00000000000000000000000000000000";
 const BOUND: Duration = Duration::from_secs(20);
 
-/// The same on OPTIONS, HEAD and PATCH: http-client-api.md 5.1.
+/// The same on OPTIONS, HEAD and PATCH: client contract 5.1.
 const ALLOWED: &str = "Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Content-Type";
 
 fn assert_tus(answer: &Response, at: u64, size: u64) {
@@ -308,7 +308,7 @@ fn chunked_bodies_and_100_continue_work() {
 
 #[test]
 fn more_bytes_than_announced_are_refused_and_not_stored() {
-    // docs/semantics.md#overlong: upstream stores them (http-api.md 10, item 23).
+    // docs/semantics.md#overlong: upstream stores them (wire contract 10, item 23).
     let server = Server::start(PROGRAM);
     let folder = Folder::empty(&server);
     let long = Pattern(1).bytes(0, 300_000);
@@ -339,7 +339,7 @@ fn more_bytes_than_announced_are_refused_and_not_stored() {
 
 #[test]
 fn bytes_of_a_broken_patch_are_kept_and_told() {
-    // docs/semantics.md#offset: upstream drops them (http-api.md 10, item 21).
+    // docs/semantics.md#offset: upstream drops them (wire contract 10, item 21).
     let server = Server::start(PROGRAM);
     let folder = Folder::empty(&server);
     let (size, part) = (8 << 20, 5 << 20);
@@ -371,7 +371,7 @@ fn bytes_of_a_broken_patch_are_kept_and_told() {
 
 #[test]
 fn a_lost_last_answer_is_given_again() {
-    // docs/semantics.md#finished: upstream says 404 (http-api.md 10, item 22).
+    // docs/semantics.md#finished: upstream says 404 (wire contract 10, item 22).
     let server = Server::start(PROGRAM);
     let folder = Folder::empty(&server);
     let upload = Upload::begin(&server, &folder, "f", 6);
@@ -581,7 +581,7 @@ fn many_sessions_of_one_folder_do_not_disturb_each_other() {
 
 #[test]
 fn abandoned_sessions_are_collected_and_running_ones_are_not() {
-    // docs/semantics.md#collection: upstream keeps them for ever (http-api.md 10, item 26).
+    // docs/semantics.md#collection: upstream keeps them for ever (wire contract 10, item 26).
     let tables = "[server.uploads]\ncollect-interval = \"1s\"\ncollect-grace = \"0s\"\n";
     let settings = Settings {
         tables: tables.to_owned(),

@@ -3,7 +3,7 @@
 //! Method: a table of hostile paths through every route that takes one; races with directories
 //! swapped for links; on the file system of the tests and on XFS.
 //!
-//! Source: http-api.md 4, 10.1, 11.8; `docs/semantics.md#containment`.
+//! Source: wire contract 4, 10.1, 11.8; `docs/semantics.md#containment`.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -484,7 +484,7 @@ fn no_identifier_is_a_path() {
 
 #[test]
 fn an_unmanaged_path_opens_nothing() {
-    // docs/semantics.md#unmanaged: http-api.md 10, item 6.
+    // docs/semantics.md#unmanaged: wire contract 10, item 6.
     let server = Server::start(PROGRAM);
     let folder = Folder::full(&server);
     for root in [server.outside(), PathBuf::from("/"), PathBuf::from("/etc")] {

@@ -2,7 +2,7 @@
 //! there is space again.
 //! Method: volumes on small file systems, filled up by the test.
 //!
-//! Source: http-client-api.md 5; `docs/semantics.md#durability`.
+//! Source: client contract 5; `docs/semantics.md#durability`.
 
 use std::path::Path;
 use std::time::Duration;

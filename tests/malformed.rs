@@ -527,9 +527,14 @@ fn nothing_is_left_of_a_thousand_bad_clients() {
         }
     }
     server.assert_at_rest();
-    wait::until("descriptors are back", Duration::from_secs(20), || {
+    let back = wait::within(Duration::from_secs(20), || {
         (server.descriptors() <= before + 2).then_some(())
     });
+    assert!(
+        back.is_some(),
+        "{before} before, now {:#?}",
+        server.open_files()
+    );
     let upload = Upload::begin(&server, &folder, "f", 3);
     let _ = upload.patch(0, b"abc").expect(204);
     server.finish();

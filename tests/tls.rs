@@ -2,7 +2,7 @@
 //! Method: an independent TLS client with a certificate of its own making; whole and cut
 //! handshakes.
 //!
-//! Source: http-api.md 1; http-client-api.md 6; `docs/semantics.md#connections`.
+//! Source: wire contract 1; client contract 6; `docs/semantics.md#connections`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -128,7 +128,7 @@ fn files_go_both_ways_over_both_versions() {
 
 #[test]
 fn sessions_are_resumed_whichever_thread_answers() {
-    // The SDK opens a connection per 16 MiB: http-client-api.md 6.
+    // The SDK opens a connection per 16 MiB: client contract 6.
     let dir = tempfile::tempdir().expect("a directory");
     let root = certificate(dir.path());
     let server = server(dir.path(), "");

@@ -1,9 +1,9 @@
 //! Goal: every known defect of upstream is either mended here, and a test holds it, or it is
 //! stated as deliberate in `docs/semantics.md`.
-//! Method: the list of http-api.md section 10 as a table; the named tests and anchors must exist.
+//! Method: the list of wire contract section 10 as a table; the named tests and anchors must exist.
 //! Defects that no other file covers are tried here.
 //!
-//! Source: http-api.md section 10, items 1 to 52.
+//! Source: wire contract section 10, items 1 to 52.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,6 +1,6 @@
 //! Error envelopes as the contract lists them, written down a second time.
 //!
-//! Source: contract, http-api.md sections 2.2, 5.1, 5.2.
+//! Source: contract, wire contract sections 2.2, 5.1, 5.2.
 
 use serde_json::{Value, json};
 

@@ -332,6 +332,19 @@ impl Server {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
 
+    /// What the descriptors of the process are.
+    #[must_use]
+    pub fn open_files(&self) -> Vec<String> {
+        let dir = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        let links = dir.into_iter().flatten().flatten();
+        let mut names: Vec<String> = links
+            .filter_map(|link| std::fs::read_link(link.path()).ok())
+            .map(|target| target.display().to_string())
+            .collect();
+        names.sort();
+        names
+    }
+
     /// A line of `/proc/<pid>/status` in bytes, such as `VmHWM`.
     ///
     /// # Panics

@@ -1,6 +1,6 @@
 //! Tokens made without the product: HS256 over any claims, right ones and forged ones.
 //!
-//! Source: contract, http-api.md section 6; RFC 7519, RFC 7515.
+//! Source: contract, wire contract section 6; RFC 7519, RFC 7515.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,6 +1,6 @@
 //! The upload protocol as a client speaks it, one request at a time.
 //!
-//! Source: tus 1.0.0 core protocol; contract, http-client-api.md section 5.
+//! Source: tus 1.0.0 core protocol; contract, client contract section 5.
 
 use std::io;
 use std::net::SocketAddr;
