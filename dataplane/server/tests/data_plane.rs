@@ -112,10 +112,10 @@ fn secret() -> Secret {
 }
 
 fn plane() -> Plane {
-    plane_with(EngineLimits::default())
+    plane_with(EngineLimits::default(), Duration::from_secs(2))
 }
 
-fn plane_with(engine: EngineLimits) -> Plane {
+fn plane_with(engine: EngineLimits, progress_timeout: Duration) -> Plane {
     let home = tempfile::tempdir().unwrap();
     let vfid = VFolderId::parse(FOLDER).unwrap();
     let dir = vfid
@@ -133,7 +133,7 @@ fn plane_with(engine: EngineLimits) -> Plane {
     };
     let limits = Limits {
         head_timeout: Duration::from_secs(2),
-        progress_timeout: Duration::from_secs(2),
+        progress_timeout,
         ..Limits::default()
     };
     let snapshot = Snapshot {
@@ -507,9 +507,7 @@ fn slow_clients_are_cut() {
     let plane = plane();
     let mut dawdler = plane.connect();
     dawdler.write_all(b"GET / HT").unwrap();
-    let begun = Instant::now();
     assert_eq!(read(&mut dawdler, false).status, 408);
-    assert!(begun.elapsed() < Duration::from_secs(6));
     let target = plane.upload("f", 100);
     let mut stalled = plane.connect();
     write!(
@@ -531,7 +529,8 @@ fn stalled_uploads_leave_the_buffers_to_the_others() {
     let mut engine = EngineLimits::default();
     engine.pool.budget_bytes = 2 * engine.pool.buffer_bytes;
     engine.pool.keep_bytes = engine.pool.buffer_bytes;
-    let plane = plane_with(engine);
+    // Longer than any answer is waited for: whoever waits for the stalled ones fails.
+    let plane = plane_with(engine, Duration::from_secs(60));
     let stalled: Vec<TcpStream> = (0..8)
         .map(|number| {
             let target = plane.upload(&format!("stalled {number}"), 100);
@@ -547,13 +546,8 @@ fn stalled_uploads_leave_the_buffers_to_the_others() {
         .collect();
     let content = pattern(3_000_000);
     let target = plane.upload("f", content.len() as u64);
-    let begun = Instant::now();
     let answer = plane.ask("PATCH", &target, "Upload-Offset: 0\r\n", &content);
     assert_eq!(answer.status, 204, "{}", answer.head);
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "it waited for the stalled ones"
-    );
     assert_eq!(std::fs::read(plane.dir.join("f")).unwrap(), content);
     drop(stalled);
 }
