@@ -110,16 +110,20 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// Starts one thread per listener.
+/// How long the threads may take to set up their rings.
+const READY_WAIT: Duration = Duration::from_secs(20);
+
+/// Starts one thread per listener and waits until each serves.
 ///
 /// # Errors
-/// A thread could not be started.
+/// A thread could not be started, or ended before it served.
 pub fn start(config: ServerConfig) -> io::Result<Server> {
     let (drain, draining) = watch::channel(None);
     let names = ThreadPool::new("names", config.engine.name_threads_max);
     let connections_max = config.snapshot.load().limits.connections_max;
     let per_thread = connections_max.div_ceil(config.listeners.len().max(1));
     let (report, ended) = mpsc::channel(config.listeners.len().max(1));
+    let (ready, served) = std::sync::mpsc::channel();
     let mut server = Server {
         ended,
         running: 0,
@@ -141,6 +145,7 @@ pub fn start(config: ServerConfig) -> io::Result<Server> {
             pool: config.engine.pool,
             ring: config.engine.ring,
             connections_max: per_thread,
+            ready: ready.clone(),
         };
         let (pin, report) = (config.pin, report.clone());
         std::thread::Builder::new()
@@ -156,6 +161,11 @@ pub fn start(config: ServerConfig) -> io::Result<Server> {
                 let _ = report.blocking_send(outcome);
             })?;
         server.running += 1;
+    }
+    drop(ready);
+    for _ in 0..server.running {
+        let not_ready = |_| io::Error::other("a data-plane thread does not start");
+        served.recv_timeout(READY_WAIT).map_err(not_ready)?;
     }
     Ok(server)
 }

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) pool: PoolLimits,
     pub(crate) ring: RingLimits,
     pub(crate) connections_max: usize,
+    /// Told when the thread serves.
+    pub(crate) ready: mpsc::Sender<()>,
 }
 
 /// What every connection of a thread shares.
@@ -90,6 +92,8 @@ async fn serve(listener: TcpListener, setup: Setup) -> io::Result<()> {
         date: RefCell::new((0, Rc::from(""))),
         setup,
     });
+    // Whoever started us may have given up waiting.
+    let _ = thread.setup.ready.send(());
     let mut drain = thread.setup.drain.clone();
     {
         let accepting = accept(&listener, &thread);
