@@ -80,44 +80,25 @@ fn report(
     let elapsed_ms = duration.as_millis() as u64;
     let code = verdict.labels.join("_");
     let detail = verdict.detail.as_str();
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                request_id = id,
+                method,
+                endpoint,
+                status,
+                code,
+                detail,
+                elapsed_ms,
+                "request failed"
+            )
+        };
+    }
     // A class of its own says that somebody thought of the case; the bare 500 is our defect.
     match status {
-        500 if code == problem::GENERIC_CODE => {
-            tracing::error!(
-                request_id = id,
-                method,
-                endpoint,
-                status,
-                code,
-                detail,
-                elapsed_ms,
-                "request failed"
-            );
-        }
-        403 | 500.. => {
-            tracing::warn!(
-                request_id = id,
-                method,
-                endpoint,
-                status,
-                code,
-                detail,
-                elapsed_ms,
-                "request failed"
-            );
-        }
-        _ => {
-            tracing::info!(
-                request_id = id,
-                method,
-                endpoint,
-                status,
-                code,
-                detail,
-                elapsed_ms,
-                "request failed"
-            );
-        }
+        500 if code == problem::GENERIC_CODE => line!(error),
+        403 | 500.. => line!(warn),
+        _ => line!(info),
     }
 }
 

@@ -129,14 +129,9 @@ impl Pool {
         self.0.limits.buffer_bytes
     }
 
-    /// Whether somebody waits for a buffer: holders of half-filled ones should let go.
-    pub fn contended(&self) -> bool {
-        !self.0.waiters.borrow().is_empty()
-    }
-
     /// `None` means that every buffer is in use: stop reading from the socket until one returns.
     pub fn take(&self) -> Option<Lease> {
-        if self.contended() {
+        if self.0.contended() {
             None
         } else {
             self.0.lease()
@@ -184,7 +179,7 @@ impl Shared {
         self.out.set(self.out.get() - 1);
         self.gauges.buffers_in_use.sub(1);
         let kept = self.free.borrow().len() * self.limits.buffer_bytes;
-        if kept < self.limits.keep_bytes || self.contended_now() {
+        if kept < self.limits.keep_bytes || self.contended() {
             self.free.borrow_mut().push(block);
         } else {
             self.gauges.buffer_bytes_mapped.sub(block.len() as u64);
@@ -193,7 +188,7 @@ impl Shared {
         self.wake_first();
     }
 
-    fn contended_now(&self) -> bool {
+    fn contended(&self) -> bool {
         !self.waiters.borrow().is_empty()
     }
 
@@ -331,18 +326,6 @@ impl Lease {
         n
     }
 
-    /// Drops the first `n` filled bytes; the rest moves to the front.
-    ///
-    /// Copy: only after a short write, which regular files hardly ever do.
-    pub fn consume(&mut self, n: usize) {
-        assert!(n <= self.filled);
-        let filled = self.filled;
-        if let Some(block) = self.block.as_mut() {
-            block.bytes_mut().copy_within(n..filled, 0);
-        }
-        self.filled = filled - n;
-    }
-
     pub(crate) fn block(&self) -> &Block {
         self.block
             .as_ref()
@@ -444,8 +427,7 @@ mod tests {
         let (pool, _) = pool(1);
         let mut lease = pool.take().unwrap();
         assert_eq!(lease.append(b"hello world"), 11);
-        lease.consume(6);
-        assert_eq!(lease.as_slice(), b"world");
+        assert_eq!(lease.as_slice(), b"hello world");
         lease.clear();
         assert_eq!(lease.as_slice(), b"");
         assert_eq!(lease.append(&vec![7; ALIGN_BYTES + 1]), ALIGN_BYTES);
