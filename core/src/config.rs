@@ -34,6 +34,7 @@ pub use raw::Raw;
 pub use rules::{BACKENDS, BackendState, backend_state};
 pub use sample::sample;
 pub use show::{show_json, show_toml};
+pub use suggest::nearest;
 pub use table::TABLE;
 
 /// Prefix of the environment variables that override any single key:

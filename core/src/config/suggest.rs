@@ -4,7 +4,7 @@
 ///
 /// Near enough is a third of the length, at least two edits: `secert` finds `secret`, `foo` finds
 /// nothing. Dashes and underscores, and letter case, cost nothing.
-pub(super) fn nearest<'a>(got: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(got: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let got = plain(got);
     let edits_max = (got.chars().count() / 3).max(2);
     known

@@ -1,0 +1,21 @@
+//! The servers that can be measured.
+
+use std::path::PathBuf;
+
+use crate::ours::Ours;
+use crate::peer::Peer;
+
+/// Where programs are.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// The program `storage-proxy`; beside the running program without it.
+    pub program: Option<PathBuf>,
+    /// Where peers are installed; `$XDG_CACHE_HOME/storage-bench` without it.
+    pub peers: Option<PathBuf>,
+}
+
+/// All peers, in the order of the report's columns. The first is ours.
+#[must_use]
+pub fn all(places: &Places) -> Vec<Box<dyn Peer>> {
+    vec![Box::new(Ours::new(places.program.as_deref()))]
+}
