@@ -133,6 +133,8 @@ pub struct Limits {
     pub archive_entries_max: usize,
     /// Archives made at once.
     pub archives_max: usize,
+    /// Downloads remembered, all threads together.
+    pub hot_files_max: usize,
     /// Bytes of a JSON body.
     pub json_bytes_max: u64,
     /// Background tasks at once on one volume.
@@ -231,6 +233,7 @@ fn limits(document: &Document) -> Limits {
         ranges_max: count("ranges-max"),
         archive_entries_max: count("archive-entries-max"),
         archives_max: count("archives-max"),
+        hot_files_max: count("hot-files-max"),
         json_bytes_max: size("json-bytes-max"),
         task_concurrency: count("task-concurrency"),
     }

@@ -59,6 +59,11 @@ impl Source for DataPlane {
                 "Pipes that carry a download",
                 metrics.sum(|thread| &thread.engine.pipes_in_use),
             ),
+            sum(
+                "storage_proxy_hot_files",
+                "Downloads remembered with their open file",
+                metrics.sum(|thread| &thread.hot_files),
+            ),
         ]
     }
 
@@ -80,6 +85,11 @@ impl Source for DataPlane {
                 "storage_proxy_sent_bytes_total",
                 "Bytes of answers sent",
                 metrics.sum(|thread| &thread.sent_bytes),
+            ),
+            sum(
+                "storage_proxy_hot_hits_total",
+                "Downloads answered from what was remembered",
+                metrics.sum(|thread| &thread.hot_hits),
             ),
             sum(
                 "storage_proxy_panics_total",

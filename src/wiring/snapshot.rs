@@ -103,5 +103,17 @@ pub fn engine(settings: &Settings) -> EngineLimits {
         keep_bytes: default.pool.keep_bytes.min(budget_bytes),
         ..default.pool
     };
-    EngineLimits { pool, ..default }
+    EngineLimits {
+        pool,
+        hot_entries_max: settings.limits.hot_files_max.min(descriptors_max() / 4),
+        ..default
+    }
+}
+
+/// Descriptors that this process may have (getrlimit(2)).
+fn descriptors_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
 }

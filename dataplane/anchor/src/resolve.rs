@@ -86,7 +86,7 @@ pub(crate) fn split(path: &[u8]) -> Last<'_> {
     }
 }
 
-fn has_parent_refs(path: &[u8]) -> bool {
+pub(crate) fn has_parent_refs(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|part| part == b"..")
 }
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proxy_core::id::{QuotaScopeId, VFolderId};
+use proxy_core::relpath::RelPath;
 use rustix::fs::{Mode, OFlags, RenameFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
@@ -22,10 +23,10 @@ use crate::dir::Dir;
 use crate::error::{AnchorError, Result, Stop};
 use crate::hidden::{Detached, Hidden, Why};
 use crate::listing::{VFolders, scope_of, vfolder_id};
-use crate::resolve::{Base, Last, split};
-use crate::stat::Stat;
+use crate::resolve::{Base, Last, has_parent_refs, split};
+use crate::stat::{Opened, Stat};
 use crate::sys;
-use crate::vfolder::{VFolderRoot, on_entry};
+use crate::vfolder::{VFolderRoot, check, on_entry};
 
 /// Mode of a new scope or vfolder directory before anybody asks for another.
 const DIR_MODE: u32 = 0o755;
@@ -154,6 +155,31 @@ impl VolumeRoot {
             Ok(fd) => Some(Ok(self.root_of(id, fd, path.as_bytes()))),
             Err(_) => Some(Err(AnchorError::VFolderMissing)),
         }
+    }
+
+    /// Opens a regular file of a vfolder by one `openat2`, from the kernel's caches alone.
+    ///
+    /// `None`: anything but a regular file in a plain place. Then look the vfolder up with
+    /// [`VolumeRoot::vfolder_cached`], which knows the answer or the reason.
+    ///
+    /// Contained: both halves of the path are free of `..`, and no link is followed.
+    pub fn open_file_cached(&self, id: &VFolderId, path: &RelPath) -> Option<Opened> {
+        if !self.inner.opens_without_waiting {
+            return None;
+        }
+        let name = joined(id, path)?;
+        let opened = self.base().read_cached(&name)?.ok()?;
+        opened.stat.is_file().then_some(opened)
+    }
+
+    /// Whether a file that [`VolumeRoot::open_file_cached`] opened still has its name, and
+    /// neither content nor inode changed since `stat` was taken: one statx(2).
+    ///
+    /// Links and `..` cannot deceive: whatever the name leads to must be the very inode that was
+    /// opened beneath the vfolder, unchanged, and what is then read is read from that.
+    pub fn is_unchanged(&self, id: &VFolderId, path: &RelPath, stat: &Stat) -> bool {
+        joined(id, path)
+            .is_some_and(|name| Stat::of_entry(&self.inner.fd, &name).is_ok_and(|now| now == *stat))
     }
 
     fn root_of(&self, id: &VFolderId, fd: OwnedFd, location: &[u8]) -> VFolderRoot {
@@ -382,6 +408,18 @@ impl VolumeRoot {
     fn reopen(&self, dir: &Dir) -> Result<OwnedFd> {
         dir.try_clone().map(Dir::into_fd)
     }
+}
+
+/// A path in a vfolder as a path in its volume. `None` where a walk has to decide.
+fn joined(id: &VFolderId, path: &RelPath) -> Option<Vec<u8>> {
+    let below = check(path).ok()?;
+    if below == b"." || has_parent_refs(below) {
+        return None;
+    }
+    let mut name = id.components().join("/").into_bytes();
+    name.push(b'/');
+    name.extend_from_slice(below);
+    Some(name)
 }
 
 /// Renames only if the name is free, also on file systems without `RENAME_NOREPLACE` (NFS):

@@ -65,6 +65,11 @@ impl Gauge {
         self.0.fetch_sub(n, Ordering::Relaxed);
     }
 
+    /// Replaces the value.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     /// The value now.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

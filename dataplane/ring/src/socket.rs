@@ -6,7 +6,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::fs::OFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::buffer::Lease;
@@ -63,20 +62,6 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], more: bool) -> io::Result<usiz
             Err(errno) => return Err(errno.into()),
         }
     }
-}
-
-/// Sets or clears O_NONBLOCK: a splice into a socket looks at nothing else.
-///
-/// # Errors
-/// As fcntl(2) says, which for an open socket is never.
-pub fn set_nonblocking(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-    let flags = rustix::fs::fcntl_getfl(socket)?;
-    let wanted = if on {
-        flags | OFlags::NONBLOCK
-    } else {
-        flags - OFlags::NONBLOCK
-    };
-    Ok(rustix::fs::fcntl_setfl(socket, wanted)?)
 }
 
 /// Whether the page at `at` is in the page cache: a read of one byte that may not wait

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proxy_anchor::{AnchorError, Opened, VFolderRoot};
+use proxy_anchor::{AnchorError, Opened, Stat, VFolderRoot, VolumeRoot};
 use proxy_core::problem::{self, Kind, Problem};
 use proxy_core::relpath::RelPath;
 use proxy_core::token::{DownloadClaims, TokenError};
@@ -22,6 +22,7 @@ use proxy_wire::{date, disposition, etag};
 use serde_json::json;
 
 use crate::archive;
+use crate::hot::Entry;
 use crate::names::{self, Busy};
 use crate::reply::{Content, Reply};
 use crate::route;
@@ -42,9 +43,14 @@ async fn try_get(
     snapshot: &Snapshot,
     head: &RequestHead,
 ) -> Result<Reply, Reply> {
+    let query = head.query.as_deref().unwrap_or_default();
+    let now_unix_s = unix_now_s();
+    if let Some(entry) = thread.hot.find(snapshot, query, now_unix_s) {
+        return Ok(file(snapshot, head, &entry.told, Arc::clone(&entry.file)));
+    }
     let params = DownloadParams::parse(head.query.as_deref()).map_err(route::invalid)?;
     let claims =
-        DownloadClaims::verify(&snapshot.secret, &params.token, unix_now_s()).map_err(|error| {
+        DownloadClaims::verify(&snapshot.secret, &params.token, now_unix_s).map_err(|error| {
             if names_absolute(&error) {
                 not_found()
             } else {
@@ -63,10 +69,19 @@ async fn try_get(
             .join(&claims.relpath),
         None => claims.relpath.clone(),
     };
-    let (folder, opened) = open(thread, snapshot, volume, &claims, &path).await?;
+    let root = volume.root.clone().ok_or_else(|| unavailable(volume))?;
+    if let Some(opened) = root.open_file_cached(&claims.vfid, &path) {
+        let told = Told::new(&opened.stat, &path, params.no_cache);
+        let opened = (Arc::new(opened.fd), opened.stat);
+        let entry = Entry::new(query, claims.exp, (root, claims.vfid, path), opened, told);
+        let reply = file(snapshot, head, &entry.told, Arc::clone(&entry.file));
+        thread.keep_hot(snapshot, entry);
+        return Ok(reply);
+    }
+    let (folder, opened) = open(thread, snapshot, volume, root, &claims, &path).await?;
     if opened.stat.is_file() {
-        let name = path.file_name().unwrap_or_default().as_bytes().to_vec();
-        return Ok(file(snapshot, head, opened, &name, params.no_cache));
+        let told = Told::new(&opened.stat, &path, params.no_cache);
+        return Ok(file(snapshot, head, &told, Arc::new(opened.fd)));
     }
     if !params.archive {
         let problem = Problem::new(Kind::InvalidAPIParameters);
@@ -136,10 +151,10 @@ async fn open(
     thread: &Rc<Thread>,
     snapshot: &Snapshot,
     volume: &Arc<VolumeEntry>,
+    root: VolumeRoot,
     claims: &DownloadClaims,
     path: &RelPath,
 ) -> Result<(VFolderRoot, Opened), Reply> {
-    let root = volume.root.clone().ok_or_else(|| unavailable(volume))?;
     let cached = root
         .vfolder_cached(&claims.vfid)
         .and_then(|folder| match folder {
@@ -183,19 +198,34 @@ fn refused(error: &AnchorError) -> Reply {
 }
 
 /// A regular file, as the client is told about it.
-struct Told<'a> {
-    name: &'a [u8],
+pub(crate) struct Told {
+    disposition: String,
     no_cache: bool,
     tag: String,
+    modified: String,
     mtime: (i64, u32),
     size: ByteLen,
 }
 
-impl Told<'_> {
+impl Told {
+    pub(crate) fn new(stat: &Stat, path: &RelPath, no_cache: bool) -> Self {
+        let name = path.file_name().unwrap_or_default();
+        let size = ByteLen::new(stat.size);
+        let (mtime_s, mtime_ns) = split_ns(stat.mtime_ns);
+        Self {
+            disposition: disposition::attachment(name.as_bytes()),
+            no_cache,
+            tag: etag::make(mtime_s, mtime_ns, size.get()),
+            modified: date::format(date::last_modified(mtime_s, mtime_ns)),
+            mtime: (mtime_s, mtime_ns),
+            size,
+        }
+    }
+
     fn head(&self, status: u16, content_type: &str) -> ResponseHead {
         let mut answer = ResponseHead::new(status)
             .with("Content-Type", content_type)
-            .with("Content-Disposition", disposition::attachment(self.name));
+            .with("Content-Disposition", self.disposition.as_str());
         if self.no_cache {
             answer.push("Cache-Control", "no-store");
         }
@@ -203,11 +233,9 @@ impl Told<'_> {
     }
 
     fn validated(&self, answer: ResponseHead) -> ResponseHead {
-        let (mtime_s, mtime_ns) = self.mtime;
-        let modified = date::format(date::last_modified(mtime_s, mtime_ns));
         answer
             .with("Etag", self.tag.as_str())
-            .with("Last-Modified", modified)
+            .with("Last-Modified", self.modified.as_str())
     }
 
     /// An answer with `len` bytes of body.
@@ -219,27 +247,13 @@ impl Told<'_> {
 }
 
 /// The answer for a regular file, by its conditions and ranges.
-fn file(
-    snapshot: &Snapshot,
-    head: &RequestHead,
-    opened: Opened,
-    name: &[u8],
-    no_cache: bool,
-) -> Reply {
-    let size = ByteLen::new(opened.stat.size);
-    let (mtime_s, mtime_ns) = split_ns(opened.stat.mtime_ns);
-    let told = Told {
-        name,
-        no_cache,
-        tag: etag::make(mtime_s, mtime_ns, size.get()),
-        mtime: (mtime_s, mtime_ns),
-        size,
-    };
+fn file(snapshot: &Snapshot, head: &RequestHead, told: &Told, file: FileRef) -> Reply {
+    let (mtime_s, mtime_ns) = told.mtime;
     let known = Representation {
         etag: &told.tag,
         mtime_s,
         mtime_ns,
-        size: size.get(),
+        size: told.size.get(),
     };
     let ranges = match condition::evaluate(&head.headers, &known, &head.method) {
         Outcome::NotModified => {
@@ -249,13 +263,15 @@ fn file(
             return Reply::new(told.head(412, OCTETS), Content::Bytes(Vec::new()));
         }
         Outcome::Proceed { honour_range } if !honour_range => RangeOutcome::Whole,
-        Outcome::Proceed { .. } => range::of_request(&head.headers, size, &snapshot.limits.range),
+        Outcome::Proceed { .. } => {
+            range::of_request(&head.headers, told.size, &snapshot.limits.range)
+        }
     };
-    spans(&told, ranges, Arc::new(opened.fd))
+    spans(told, ranges, file)
 }
 
 /// The answer that sends what `ranges` says.
-fn spans(told: &Told<'_>, ranges: RangeOutcome, file: FileRef) -> Reply {
+fn spans(told: &Told, ranges: RangeOutcome, file: FileRef) -> Reply {
     let size = told.size;
     let span = |at, len| Piece::Span { at, len };
     let (answer, pieces) = match ranges {
@@ -284,6 +300,7 @@ fn spans(told: &Told<'_>, ranges: RangeOutcome, file: FileRef) -> Reply {
             return Reply::new(answer, Content::Bytes(Vec::new()));
         }
     };
+    let pieces = pieces.into_boxed_slice();
     Reply::new(answer, Content::File { file, pieces })
 }
 

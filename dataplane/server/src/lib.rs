@@ -16,6 +16,7 @@ mod body;
 pub mod bridge;
 mod connection;
 mod download;
+mod hot;
 pub mod metrics;
 mod names;
 mod reply;
@@ -56,6 +57,8 @@ pub struct EngineLimits {
     pub ring: RingLimits,
     /// Threads for calls on names, all data-plane threads together.
     pub name_threads_max: usize,
+    /// Downloads that are remembered, token and open file, all data-plane threads together.
+    pub hot_entries_max: usize,
 }
 
 impl Default for EngineLimits {
@@ -73,6 +76,7 @@ impl Default for EngineLimits {
                 workers_max: 64,
             },
             name_threads_max: 64,
+            hot_entries_max: 32 * 1024,
         }
     }
 }
@@ -121,8 +125,9 @@ pub fn start(config: ServerConfig) -> io::Result<Server> {
     let (drain, draining) = watch::channel(None);
     let names = ThreadPool::new("names", config.engine.name_threads_max);
     let connections_max = config.snapshot.load().limits.connections_max;
-    let per_thread = connections_max.div_ceil(config.listeners.len().max(1));
-    let (report, ended) = mpsc::channel(config.listeners.len().max(1));
+    let threads = config.listeners.len().max(1);
+    let per_thread = connections_max.div_ceil(threads);
+    let (report, ended) = mpsc::channel(threads);
     let (ready, served) = std::sync::mpsc::channel();
     let mut server = Server {
         ended,
@@ -145,6 +150,7 @@ pub fn start(config: ServerConfig) -> io::Result<Server> {
             pool: config.engine.pool,
             ring: config.engine.ring,
             connections_max: per_thread,
+            hot_entries_max: config.engine.hot_entries_max / threads,
             ready: ready.clone(),
         };
         let (pin, report) = (config.pin, report.clone());

@@ -45,6 +45,10 @@ pub struct ThreadMetrics {
     pub received_bytes: Gauge,
     /// Body bytes sent so far.
     pub sent_bytes: Gauge,
+    /// Downloads that are remembered.
+    pub hot_files: Gauge,
+    /// Downloads answered from what is remembered so far.
+    pub hot_hits: Gauge,
     /// Panics that ended a connection.
     pub panics: Gauge,
     /// The file engine.

@@ -4,11 +4,10 @@
 //! ones read by the ring first, so that the thread never waits for a disk. TLS: through buffers.
 //!
 //! Laws
-//! - The socket is O_NONBLOCK while a splice runs and not after: the kernel looks at nothing else.
+//! - Sockets are O_NONBLOCK from their accept on: a splice looks at nothing else.
 //! - A slow client costs a wait for readiness, never a thread.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use crate::stream::Stream;
 use crate::thread::Thread;
 
 /// Bytes that one connection may send before the others have their turn.
-const TURN_BYTES: u64 = 4 * MIB;
+const TURN_BYTES: u64 = MIB;
 /// Bytes that are read ahead of a cold span.
 const READ_AHEAD_BYTES: u64 = 4 * MIB;
 /// Spans below this are read and sent: a splice pays from about here on.
@@ -120,23 +119,6 @@ const fn libc_einval() -> i32 {
     rustix::io::Errno::INVAL.raw_os_error()
 }
 
-/// Keeps a socket O_NONBLOCK for as long as a splice needs it.
-struct NonBlocking<'s>(BorrowedFd<'s>);
-
-impl<'s> NonBlocking<'s> {
-    fn set(socket: &'s Socket) -> io::Result<Self> {
-        socket::set_nonblocking(socket.fd(), true)?;
-        Ok(Self(socket.fd()))
-    }
-}
-
-impl Drop for NonBlocking<'_> {
-    fn drop(&mut self) {
-        // An open socket never refuses this.
-        let _ = socket::set_nonblocking(self.0, false);
-    }
-}
-
 /// Empties the pipe into the socket.
 async fn drain(
     pipe: &mut Pipe,
@@ -144,7 +126,6 @@ async fn drain(
     more: bool,
     limit: Duration,
 ) -> Result<(), SinkError> {
-    let _guard = NonBlocking::set(socket).map_err(|_| PeerError::Gone)?;
     while pipe.held() > 0 {
         match pipe.splice_out_now(socket.fd(), more) {
             Ok(0) => return Err(PeerError::Gone.into()),

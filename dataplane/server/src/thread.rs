@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::bridge::Bridge;
 use crate::connection;
+use crate::hot::{self, Entry, Hot};
 use crate::metrics::ThreadMetrics;
 use crate::rt;
 use crate::snapshot::Snapshot;
@@ -36,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) pool: PoolLimits,
     pub(crate) ring: RingLimits,
     pub(crate) connections_max: usize,
+    /// Downloads that a thread remembers.
+    pub(crate) hot_entries_max: usize,
     /// Told when the thread serves.
     pub(crate) ready: mpsc::Sender<()>,
 }
@@ -45,6 +48,7 @@ pub(crate) struct Thread {
     pub(crate) setup: Setup,
     pub(crate) files: Files,
     pub(crate) pipes: Pipes,
+    pub(crate) hot: Hot,
     connections: Cell<usize>,
     date: RefCell<(u64, Rc<str>)>,
 }
@@ -53,6 +57,14 @@ impl Thread {
     /// Volumes, secrets and limits as of now.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.setup.snapshot.load_full()
+    }
+
+    /// Remembers a download, unless the snapshot it was answered by is outdated already.
+    pub(crate) fn keep_hot(&self, snapshot: &Snapshot, entry: Entry) {
+        let current = self.setup.snapshot.load();
+        if std::ptr::eq(&**current, snapshot) {
+            self.hot.keep(&current, Rc::new(entry));
+        }
     }
 
     /// `Date` for an answer sent now; made once a second.
@@ -88,12 +100,21 @@ async fn serve(listener: TcpListener, setup: Setup) -> io::Result<()> {
     let thread = Rc::new(Thread {
         files: Files { ring, pool },
         pipes,
+        hot: Hot::new(setup.hot_entries_max, Arc::clone(&setup.metrics)),
         connections: Cell::new(0),
         date: RefCell::new((0, Rc::from(""))),
         setup,
     });
     // Whoever started us may have given up waiting.
     let _ = thread.setup.ready.send(());
+    let aging = Rc::downgrade(&thread);
+    rt::spawn(async move {
+        while let Some(thread) = aging.upgrade() {
+            thread.hot.age();
+            drop(thread);
+            rt::sleep(hot::AGE_PERIOD).await;
+        }
+    });
     let mut drain = thread.setup.drain.clone();
     {
         let accepting = accept(&listener, &thread);
@@ -138,7 +159,8 @@ async fn accept(listener: &TcpListener, thread: &Rc<Thread>) {
             rt::sleep(Duration::from_millis(10)).await;
             continue;
         }
-        match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        match rustix::net::accept_with(listener, flags) {
             Ok(socket) => start(TcpStream::from(socket), thread),
             Err(rustix::io::Errno::AGAIN) => {
                 if readiness.readable(false).await.is_err() {

@@ -286,6 +286,21 @@ fn assemble(line: &target::RequestLine<'_>, headers: Headers) -> Result<RequestH
 
 /// Characters of a token: methods, header names, codings (RFC 9110 §5.6.2).
 pub(crate) const fn is_token_byte(byte: u8) -> bool {
+    TOKEN_BYTES[byte as usize]
+}
+
+/// [`is_token_byte`] as a table: a head has hundreds of such bytes.
+const TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = is_tchar(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
+const fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

@@ -17,8 +17,14 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     status: u16,
-    headers: Vec<(&'static str, Vec<u8>)>,
+    /// Each name, and where its value ends in `values`; it begins where the one before ends.
+    names: Vec<(&'static str, usize)>,
+    values: Vec<u8>,
 }
+
+/// Room for the headers of an ordinary answer, so that they are laid out without growing.
+const NAMES_USUAL: usize = 16;
+const VALUE_BYTES_USUAL: usize = 384;
 
 impl ResponseHead {
     /// A head with `status` and no headers.
@@ -29,7 +35,8 @@ impl ResponseHead {
         assert!((100..=999).contains(&status), "status {status}");
         Self {
             status,
-            headers: Vec::new(),
+            names: Vec::with_capacity(NAMES_USUAL),
+            values: Vec::with_capacity(VALUE_BYTES_USUAL),
         }
     }
 
@@ -43,7 +50,7 @@ impl ResponseHead {
     /// # Panics
     /// If `name` is not a token.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+    pub fn with<'v>(mut self, name: &'static str, value: impl Into<Value<'v>>) -> Self {
         self.push(name, value);
         self
     }
@@ -52,16 +59,24 @@ impl ResponseHead {
     ///
     /// # Panics
     /// If `name` is not a token.
-    pub fn push(&mut self, name: &'static str, value: impl Into<Value>) {
+    pub fn push<'v>(&mut self, name: &'static str, value: impl Into<Value<'v>>) {
         assert!(is_token(name.as_bytes()), "header name {name:?}");
-        self.headers.push((name, value.into().0));
+        match value.into() {
+            Value::Text(bytes) => push_harmless(&mut self.values, bytes),
+            Value::Owned(bytes) => push_harmless(&mut self.values, &bytes),
+            Value::Number(number) => push_decimal(&mut self.values, number),
+        }
+        self.names.push((name, self.values.len()));
     }
 
     /// Adds several headers behind the others.
     ///
     /// # Panics
     /// If a name is not a token.
-    pub fn extend<V: Into<Value>>(&mut self, headers: impl IntoIterator<Item = (&'static str, V)>) {
+    pub fn extend<'v, V: Into<Value<'v>>>(
+        &mut self,
+        headers: impl IntoIterator<Item = (&'static str, V)>,
+    ) {
         for (name, value) in headers {
             self.push(name, value);
         }
@@ -87,73 +102,98 @@ impl ResponseHead {
 
     /// The first value of `name`, in any letter case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        let found = self
-            .headers
-            .iter()
-            .find(|(have, _)| have.eq_ignore_ascii_case(name))?;
-        Some(&found.1)
+        self.iter()
+            .find(|(have, _)| have.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     /// The names in order, as they will be written.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.headers.iter().map(|(name, _)| *name)
+        self.names.iter().map(|(name, _)| *name)
+    }
+
+    /// Names and values in order, as they will be written.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        let mut start = 0;
+        self.names.iter().map(move |&(name, end)| {
+            let value = &self.values[start..end];
+            start = end;
+            (name, value)
+        })
     }
 
     /// Appends the head to `out`, the empty line included.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        out.reserve(
-            64 + self
-                .headers
-                .iter()
-                .map(|(n, v)| n.len() + v.len() + 4)
-                .sum::<usize>(),
-        );
+        let names_bytes: usize = self.names.iter().map(|(name, _)| name.len() + 4).sum();
+        out.reserve(64 + names_bytes + self.values.len());
         out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(self.status.to_string().as_bytes());
+        push_decimal(out, u64::from(self.status));
         out.push(b' ');
         out.extend_from_slice(reason(self.status).as_bytes());
         out.extend_from_slice(b"\r\n");
-        for (name, value) in &self.headers {
+        for (name, value) in self.iter() {
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b": ");
-            out.extend(value.iter().map(|byte| harmless(*byte)));
+            out.extend_from_slice(value);
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
     }
 }
 
+/// Appends the digits of `number`.
+fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
 /// A header value: text, bytes or a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value(Vec<u8>);
+pub enum Value<'v> {
+    /// Borrowed bytes.
+    Text(&'v [u8]),
+    /// Bytes made for this.
+    Owned(Vec<u8>),
+    /// Decimal digits.
+    Number(u64),
+}
 
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self(text.as_bytes().to_vec())
+impl<'v> From<&'v str> for Value<'v> {
+    fn from(text: &'v str) -> Self {
+        Self::Text(text.as_bytes())
     }
 }
 
-impl From<String> for Value {
+impl From<String> for Value<'_> {
     fn from(text: String) -> Self {
-        Self(text.into_bytes())
+        Self::Owned(text.into_bytes())
     }
 }
 
-impl From<&[u8]> for Value {
-    fn from(bytes: &[u8]) -> Self {
-        Self(bytes.to_vec())
+impl<'v> From<&'v [u8]> for Value<'v> {
+    fn from(bytes: &'v [u8]) -> Self {
+        Self::Text(bytes)
     }
 }
 
-impl From<Vec<u8>> for Value {
+impl From<Vec<u8>> for Value<'_> {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self::Owned(bytes)
     }
 }
 
-impl From<u64> for Value {
+impl From<u64> for Value<'_> {
     fn from(number: u64) -> Self {
-        Self(number.to_string().into_bytes())
+        Self::Number(number)
     }
 }
 
@@ -201,10 +241,15 @@ pub const fn reason(status: u16) -> &'static str {
     }
 }
 
-/// `byte`, or a blank where it could end the line or hide something.
-const fn harmless(byte: u8) -> u8 {
-    match byte {
-        b'\t' | b' '..=b'~' | 0x80.. => byte,
-        _ => b' ',
+/// Appends `bytes`, with blanks where one could end the line or hide something.
+fn push_harmless(out: &mut Vec<u8>, bytes: &[u8]) {
+    let is_harmful = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
+    let start = out.len();
+    out.extend_from_slice(bytes);
+    // Without an early end, so that the compiler can look at many bytes at a time.
+    if bytes.iter().fold(false, |any, byte| any | is_harmful(byte)) {
+        for byte in out[start..].iter_mut().filter(|byte| is_harmful(byte)) {
+            *byte = b' ';
+        }
     }
 }

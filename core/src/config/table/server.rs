@@ -126,6 +126,13 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("16"),
     Key::used(
+        "server.limits.hot-files-max",
+        Int(0, 1_000_000),
+        "Downloads that are remembered with verified token and open file, while they are asked \
+         for again within seconds; at most a quarter of the descriptor limit. 0 remembers none.",
+    )
+    .default("32768"),
+    Key::used(
         "server.limits.json-bytes-max",
         Size(KIB, GIB),
         "Most bytes of a JSON body on the manager port; more is answered 413.",

@@ -22,12 +22,14 @@ pub(super) struct RequestLine<'a> {
 impl<'a> RequestLine<'a> {
     /// Reads a line without its CRLF.
     pub(super) fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
-        let mut parts = line.split(|byte| *byte == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(first), Some(last)) = (memchr::memchr(b' ', line), memchr::memrchr(b' ', line))
         else {
             return Err(HeadError::RequestLine);
         };
+        if first == last || memchr::memchr(b' ', &line[first + 1..last]).is_some() {
+            return Err(HeadError::RequestLine);
+        }
+        let (method, target, version) = (&line[..first], &line[first + 1..last], &line[last + 1..]);
         if target.is_empty() || version.is_empty() {
             return Err(HeadError::RequestLine);
         }
@@ -67,7 +69,11 @@ fn read_target<'a>(
     let target = std::str::from_utf8(target).map_err(|_| HeadError::Target)?;
     // A fragment never travels; a server that ignored it would read another path than a proxy.
     let is_forbidden = |byte: u8| byte <= b' ' || byte == 0x7f || byte == b'#';
-    if target.bytes().any(is_forbidden) {
+    // Without an early end, so that the compiler can look at many bytes at a time.
+    let is_bad = target
+        .bytes()
+        .fold(false, |bad, byte| bad | is_forbidden(byte));
+    if is_bad {
         return Err(HeadError::Target);
     }
     if target == "*" && method == "OPTIONS" {
