@@ -300,7 +300,6 @@ fn spans(told: &Told, ranges: RangeOutcome, file: FileRef) -> Reply {
             return Reply::new(answer, Content::Bytes(Vec::new()));
         }
     };
-    let pieces = pieces.into_boxed_slice();
     Reply::new(answer, Content::File { file, pieces })
 }
 

@@ -16,7 +16,7 @@ pub(crate) enum Content {
     /// Made by us; `Content-Length` is added.
     Bytes(Vec<u8>),
     /// Spans of a file; the head says how long.
-    File { file: FileRef, pieces: Box<[Piece]> },
+    File { file: FileRef, pieces: Vec<Piece> },
     /// A folder; the head says how long.
     Archive(Box<Archive>),
 }

@@ -17,6 +17,12 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     status: u16,
+    /// Apart, because answers travel through many hands.
+    fields: Box<Fields>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fields {
     /// Each name, and where its value ends in `values`; it begins where the one before ends.
     names: Vec<(&'static str, usize)>,
     values: Vec<u8>,
@@ -35,8 +41,10 @@ impl ResponseHead {
         assert!((100..=999).contains(&status), "status {status}");
         Self {
             status,
-            names: Vec::with_capacity(NAMES_USUAL),
-            values: Vec::with_capacity(VALUE_BYTES_USUAL),
+            fields: Box::new(Fields {
+                names: Vec::with_capacity(NAMES_USUAL),
+                values: Vec::with_capacity(VALUE_BYTES_USUAL),
+            }),
         }
     }
 
@@ -61,12 +69,13 @@ impl ResponseHead {
     /// If `name` is not a token.
     pub fn push<'v>(&mut self, name: &'static str, value: impl Into<Value<'v>>) {
         assert!(is_token(name.as_bytes()), "header name {name:?}");
+        let Fields { names, values } = &mut *self.fields;
         match value.into() {
-            Value::Text(bytes) => push_harmless(&mut self.values, bytes),
-            Value::Owned(bytes) => push_harmless(&mut self.values, &bytes),
-            Value::Number(number) => push_decimal(&mut self.values, number),
+            Value::Text(bytes) => push_harmless(values, bytes),
+            Value::Owned(bytes) => push_harmless(values, &bytes),
+            Value::Number(number) => push_decimal(values, number),
         }
-        self.names.push((name, self.values.len()));
+        names.push((name, values.len()));
     }
 
     /// Adds several headers behind the others.
@@ -109,14 +118,14 @@ impl ResponseHead {
 
     /// The names in order, as they will be written.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.names.iter().map(|(name, _)| *name)
+        self.fields.names.iter().map(|(name, _)| *name)
     }
 
     /// Names and values in order, as they will be written.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
         let mut start = 0;
-        self.names.iter().map(move |&(name, end)| {
-            let value = &self.values[start..end];
+        self.fields.names.iter().map(move |&(name, end)| {
+            let value = &self.fields.values[start..end];
             start = end;
             (name, value)
         })
@@ -124,8 +133,13 @@ impl ResponseHead {
 
     /// Appends the head to `out`, the empty line included.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        let names_bytes: usize = self.names.iter().map(|(name, _)| name.len() + 4).sum();
-        out.reserve(64 + names_bytes + self.values.len());
+        let names_bytes: usize = self
+            .fields
+            .names
+            .iter()
+            .map(|(name, _)| name.len() + 4)
+            .sum();
+        out.reserve(64 + names_bytes + self.fields.values.len());
         out.extend_from_slice(b"HTTP/1.1 ");
         push_decimal(out, u64::from(self.status));
         out.push(b' ');
