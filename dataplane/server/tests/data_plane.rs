@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -311,81 +312,81 @@ fn files_of_every_size_arrive_whole() {
 /// What one change to `d/f` has to do to the next download of it.
 type Change = (&'static str, fn(&std::path::Path), Option<&'static [u8]>);
 
+const CHANGES: [Change; 10] = [
+    ("nothing", |_| {}, Some(b"first")),
+    (
+        "same size and mtime, in place",
+        |dir| {
+            let file = std::fs::File::options()
+                .write(true)
+                .open(dir.join("d/f"))
+                .unwrap();
+            let mtime = file.metadata().unwrap().modified().unwrap();
+            (&file).write_all(b"other").unwrap();
+            file.set_modified(mtime).unwrap();
+        },
+        Some(b"other"),
+    ),
+    (
+        "shorter",
+        |dir| std::fs::write(dir.join("d/f"), "abc").unwrap(),
+        Some(b"abc"),
+    ),
+    (
+        "longer",
+        |dir| std::fs::write(dir.join("d/f"), "a longer one").unwrap(),
+        Some(b"a longer one"),
+    ),
+    (
+        "replaced",
+        |dir| {
+            std::fs::write(dir.join("new"), "third").unwrap();
+            std::fs::rename(dir.join("new"), dir.join("d/f")).unwrap();
+        },
+        Some(b"third"),
+    ),
+    (
+        "removed",
+        |dir| std::fs::remove_file(dir.join("d/f")).unwrap(),
+        None,
+    ),
+    (
+        "its directory replaced",
+        |dir| {
+            std::fs::rename(dir.join("d"), dir.join("e")).unwrap();
+            std::fs::create_dir(dir.join("d")).unwrap();
+            std::fs::write(dir.join("d/f"), "fourth").unwrap();
+        },
+        Some(b"fourth"),
+    ),
+    (
+        "a link to another file of the folder",
+        |dir| {
+            std::fs::write(dir.join("g"), "fifth").unwrap();
+            std::fs::remove_file(dir.join("d/f")).unwrap();
+            symlink("../g", dir.join("d/f")).unwrap();
+        },
+        Some(b"fifth"),
+    ),
+    (
+        "a link out of the folder",
+        |dir| {
+            std::fs::write(dir.join("../out"), "secret").unwrap();
+            std::fs::remove_file(dir.join("d/f")).unwrap();
+            symlink("../../out", dir.join("d/f")).unwrap();
+        },
+        None,
+    ),
+    (
+        "the folder moved away",
+        |dir| std::fs::rename(dir, dir.with_extension("gone")).unwrap(),
+        None,
+    ),
+];
+
 #[test]
 fn a_remembered_download_is_never_stale() {
-    use std::os::unix::fs::symlink;
-    let changes: [Change; 10] = [
-        ("nothing", |_| {}, Some(b"first")),
-        (
-            "same size and mtime, in place",
-            |dir| {
-                let file = std::fs::File::options()
-                    .write(true)
-                    .open(dir.join("d/f"))
-                    .unwrap();
-                let mtime = file.metadata().unwrap().modified().unwrap();
-                (&file).write_all(b"other").unwrap();
-                file.set_modified(mtime).unwrap();
-            },
-            Some(b"other"),
-        ),
-        (
-            "shorter",
-            |dir| std::fs::write(dir.join("d/f"), "abc").unwrap(),
-            Some(b"abc"),
-        ),
-        (
-            "longer",
-            |dir| std::fs::write(dir.join("d/f"), "a longer one").unwrap(),
-            Some(b"a longer one"),
-        ),
-        (
-            "replaced",
-            |dir| {
-                std::fs::write(dir.join("new"), "third").unwrap();
-                std::fs::rename(dir.join("new"), dir.join("d/f")).unwrap();
-            },
-            Some(b"third"),
-        ),
-        (
-            "removed",
-            |dir| std::fs::remove_file(dir.join("d/f")).unwrap(),
-            None,
-        ),
-        (
-            "its directory replaced",
-            |dir| {
-                std::fs::rename(dir.join("d"), dir.join("e")).unwrap();
-                std::fs::create_dir(dir.join("d")).unwrap();
-                std::fs::write(dir.join("d/f"), "fourth").unwrap();
-            },
-            Some(b"fourth"),
-        ),
-        (
-            "a link to another file of the folder",
-            |dir| {
-                std::fs::write(dir.join("g"), "fifth").unwrap();
-                std::fs::remove_file(dir.join("d/f")).unwrap();
-                symlink("../g", dir.join("d/f")).unwrap();
-            },
-            Some(b"fifth"),
-        ),
-        (
-            "a link out of the folder",
-            |dir| {
-                std::fs::write(dir.join("../out"), "secret").unwrap();
-                std::fs::remove_file(dir.join("d/f")).unwrap();
-                symlink("../../out", dir.join("d/f")).unwrap();
-            },
-            None,
-        ),
-        (
-            "the folder moved away",
-            |dir| std::fs::rename(dir, dir.with_extension("gone")).unwrap(),
-            None,
-        ),
-    ];
-    for (what, change, want) in changes {
+    for (what, change, want) in CHANGES {
         let plane = plane();
         std::fs::create_dir(plane.dir.join("d")).unwrap();
         std::fs::write(plane.dir.join("d/f"), "first").unwrap();
