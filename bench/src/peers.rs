@@ -1,5 +1,14 @@
 //! The servers that can be measured.
 
+pub mod ability;
+pub mod daemon;
+pub mod nginx;
+pub mod original;
+pub mod python;
+pub mod setup;
+pub mod tus;
+pub mod webdav;
+
 use std::path::PathBuf;
 
 use crate::ours::Ours;
@@ -17,5 +26,11 @@ pub struct Places {
 /// All peers, in the order of the report's columns. The first is ours.
 #[must_use]
 pub fn all(places: &Places) -> Vec<Box<dyn Peer>> {
-    vec![Box::new(Ours::new(places.program.as_deref()))]
+    let home = places.peers.clone().unwrap_or_else(setup::default_home);
+    vec![
+        Box::new(Ours::new(places.program.as_deref())),
+        Box::new(nginx::Nginx::new(&home, false)),
+        Box::new(nginx::Nginx::new(&home, true)),
+        Box::new(original::Original::new(&home)),
+    ]
 }
