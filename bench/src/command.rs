@@ -1,26 +1,162 @@
 //! What each command does.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use crate::cli::{Cli, Command, Peers};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::bounds::Bounds;
+use crate::cli::{Cli, Command, Peers, Report, Run};
+use crate::fixture::Fixture;
+use crate::peer::Peer;
 use crate::peers::{self, Places};
-use crate::workloads;
+use crate::report;
+use crate::results::Results;
+use crate::runner::{self, Settings};
+use crate::workload::{Medium, Workload};
+use crate::{machine, workloads};
+
+/// What stops a command, for the user to read.
+pub type Problem = Box<dyn std::error::Error>;
+
+/// Format of the results.
+const RESULTS_VERSION: u32 = 1;
 
 /// Runs a command; `false` when a row failed.
 ///
 /// # Errors
 /// What the user must change.
-pub fn run(cli: Cli) -> Result<bool, Box<dyn std::error::Error>> {
+pub fn run(cli: Cli) -> Result<bool, Problem> {
     match cli.command {
+        Command::Run(options) => measure(&options),
         Command::List => list(),
         Command::Peers { command } => match command {
             Peers::List => list_peers(),
             Peers::Install { names } => install(&names),
         },
+        Command::Report(options) => report(&options),
     }
 }
 
-fn list() -> Result<bool, Box<dyn std::error::Error>> {
+fn measure(options: &Run) -> Result<bool, Problem> {
+    let workloads = workloads::select(&options.workload)?;
+    let places = Places {
+        program: options.program.clone(),
+        ..Places::default()
+    };
+    let all = peers::all(&places);
+    let chosen = choose(&all, &options.peers)?;
+    let settings = settings(options)?;
+    std::fs::create_dir_all(&settings.dir)?;
+    let results = run_all(&settings, &workloads, &chosen);
+    // The place is ours, and was made by this run.
+    for dir in [&settings.dir, &settings.tmpfs] {
+        let _ = std::fs::remove_dir_all(dir);
+    }
+    let results = results?;
+    if let Some(path) = &options.json {
+        std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
+    }
+    Ok(results.all_well())
+}
+
+fn settings(options: &Run) -> Result<Settings, Problem> {
+    let (mut server_cores, mut client_cores) = machine::split_cores();
+    if let Some(text) = &options.client_core {
+        client_cores = machine::parse_cores(text)?;
+    }
+    if let Some(text) = &options.server_cores {
+        server_cores = machine::parse_cores(text)?;
+    }
+    if options.rounds == 0 {
+        return Err("rounds: at least 1".into());
+    }
+    let temporary = std::env::temp_dir();
+    Ok(Settings {
+        rounds: options.rounds,
+        client_cores,
+        server_cores,
+        dir: runner::place(options.dir.as_deref().unwrap_or(&temporary)),
+        tmpfs: runner::place(&options.tmpfs),
+        verify: options.verify,
+        seconds: options.seconds,
+    })
+}
+
+fn choose<'a>(all: &'a [Box<dyn Peer>], names: &[String]) -> Result<Vec<&'a dyn Peer>, Problem> {
+    let known: Vec<&str> = all.iter().map(|peer| peer.name()).collect();
+    if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(format!("no peer {name}: {}", known.join(", ")).into());
+    }
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|named| named == name);
+    let chosen = all.iter().map(AsRef::as_ref);
+    Ok(chosen.filter(|peer| wanted(peer.name())).collect())
+}
+
+fn run_all(
+    settings: &Settings,
+    workloads: &[Workload],
+    peers: &[&dyn Peer],
+) -> Result<Results, Problem> {
+    let versions = peers.iter().filter_map(|peer| {
+        let version = peer.available().ok()?;
+        Some((peer.name().to_owned(), version))
+    });
+    let mut results = Results {
+        version: RESULTS_VERSION,
+        date: jiff::Timestamp::now().to_string(),
+        machine: machine::look(
+            &settings.dir,
+            &settings.server_cores,
+            &settings.client_cores,
+        ),
+        rounds: settings.rounds,
+        verify: settings.verify,
+        bounds: Bounds::default(),
+        peers: versions.collect::<BTreeMap<_, _>>(),
+        rows: Vec::new(),
+    };
+    let bar = progress(workloads.len() * settings.rounds as usize * peers.len());
+    for (index, workload) in workloads.iter().enumerate() {
+        bar.set_message(workload.name.clone());
+        let later = |on: Medium| -> Vec<&Workload> {
+            workloads[index..].iter().filter(|w| w.on == on).collect()
+        };
+        Fixture::prune(&settings.dir, &later(Medium::Disk))?;
+        Fixture::prune(&settings.tmpfs, &later(Medium::Tmpfs))?;
+        let tick = |peer: &str| {
+            bar.set_message(format!("{} {peer}", workload.name));
+            bar.inc(1);
+        };
+        let row = runner::run(settings, workload, peers, &tick)?;
+        let text = report::table::one(&results, &row);
+        bar.suspend(|| writeln!(std::io::stdout().lock(), "{text}"))?;
+        results.rows.push(row);
+    }
+    bar.finish_and_clear();
+    Ok(results)
+}
+
+fn progress(turns: usize) -> ProgressBar {
+    let bar = ProgressBar::new(turns as u64);
+    // A template that does not parse leaves the default style, which is fine too.
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn report(options: &Report) -> Result<bool, Problem> {
+    let results: Results = serde_json::from_slice(&std::fs::read(&options.json)?)?;
+    write!(
+        std::io::stdout().lock(),
+        "{}",
+        report::table::table(&results)
+    )?;
+    Ok(results.all_well())
+}
+
+fn list() -> Result<bool, Problem> {
     let mut out = std::io::stdout().lock();
     for workload in workloads::select(&["*".to_owned()])? {
         writeln!(out, "{:32} {}", workload.name, workload.about)?;
@@ -28,23 +164,21 @@ fn list() -> Result<bool, Box<dyn std::error::Error>> {
     Ok(true)
 }
 
-fn list_peers() -> Result<bool, Box<dyn std::error::Error>> {
+fn list_peers() -> Result<bool, Problem> {
     let mut out = std::io::stdout().lock();
     for peer in peers::all(&Places::default()) {
         match peer.available() {
-            Ok(version) => writeln!(out, "{:20} {version}", peer.name())?,
-            Err(reason) => writeln!(out, "{:20} skipped: {reason}", peer.name())?,
+            Ok(version) => writeln!(out, "{:22} {version}", peer.name())?,
+            Err(reason) => writeln!(out, "{:22} skipped: {reason}", peer.name())?,
         }
     }
     Ok(true)
 }
 
-fn install(names: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
+fn install(names: &[String]) -> Result<bool, Problem> {
+    let all = peers::all(&Places::default());
     let mut all_well = true;
-    for peer in peers::all(&Places::default()) {
-        if !names.is_empty() && !names.iter().any(|name| name == peer.name()) {
-            continue;
-        }
+    for peer in choose(&all, names)? {
         let mut out = std::io::stdout().lock();
         writeln!(out, "== {}", peer.name())?;
         if let Err(reason) = peer.install(&mut out) {

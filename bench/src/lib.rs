@@ -2,10 +2,10 @@
 //! needs what.
 //!
 //! ```text
-//! workloads/*.toml ──► workload ──► runner ──► peer (ours, nginx, ...)   starts servers
-//!                                     │  ├───► load                     drives them
-//!                                     │  └───► process, bounds          what it cost, what is possible
-//!                                     └──► report                       table, JSON, HTML, Markdown
+//! workloads/*.toml ──► workload ──► runner ──► peer             starts a server
+//!                                     │  ├───► load             drives them
+//!                                     │  └───► process, bounds  its cost, the machine's
+//!                                     └──► report           table, JSON, pages
 //! ```
 //!
 //! Laws
@@ -23,10 +23,17 @@ pub mod bounds;
 pub mod call;
 pub mod cli;
 pub mod command;
+pub mod content;
 pub mod fixture;
+pub mod load;
+pub mod machine;
 pub mod ours;
 pub mod peer;
 pub mod peers;
 pub mod process;
+pub mod report;
+pub mod results;
+pub mod runner;
+pub mod tls;
 pub mod workload;
 pub mod workloads;

@@ -21,6 +21,7 @@
 pub mod buffer;
 pub mod disk;
 pub mod engine;
+pub mod measure;
 pub mod pipe;
 mod slots;
 pub mod socket;
