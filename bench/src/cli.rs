@@ -20,6 +20,9 @@ use clap::{Args, Parser, Subcommand};
         Exit status: 0 done, 1 a row failed, 2 wrong usage."
 )]
 pub struct Cli {
+    /// Where peers are installed; storage-bench in the user's cache directory without it
+    #[arg(long, value_name = "DIR", env = "STORAGE_BENCH_PEERS", global = true)]
+    pub peers_dir: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::bounds::Bounds;
+use crate::bounds;
 use crate::cli::{Cli, Command, Peers, Report, Run};
 use crate::fixture::Fixture;
 use crate::peer::Peer;
@@ -27,24 +27,27 @@ const RESULTS_VERSION: u32 = 1;
 /// # Errors
 /// What the user must change.
 pub fn run(cli: Cli) -> Result<bool, Problem> {
+    let mut places = Places {
+        program: None,
+        peers: cli.peers_dir,
+    };
     match cli.command {
-        Command::Run(options) => measure(&options),
+        Command::Run(options) => {
+            places.program.clone_from(&options.program);
+            measure(&options, &places)
+        }
         Command::List => list(),
         Command::Peers { command } => match command {
-            Peers::List => list_peers(),
-            Peers::Install { names } => install(&names),
+            Peers::List => list_peers(&places),
+            Peers::Install { names } => install(&names, &places),
         },
         Command::Report(options) => report(&options),
     }
 }
 
-fn measure(options: &Run) -> Result<bool, Problem> {
+fn measure(options: &Run, places: &Places) -> Result<bool, Problem> {
     let workloads = workloads::select(&options.workload)?;
-    let places = Places {
-        program: options.program.clone(),
-        ..Places::default()
-    };
-    let all = peers::all(&places);
+    let all = peers::all(places);
     let chosen = choose(&all, &options.peers)?;
     let settings = settings(options)?;
     std::fs::create_dir_all(&settings.dir)?;
@@ -112,7 +115,11 @@ fn run_all(
         ),
         rounds: settings.rounds,
         verify: settings.verify,
-        bounds: Bounds::default(),
+        bounds: bounds::measure(
+            &settings.dir,
+            &settings.server_cores,
+            &settings.client_cores,
+        ),
         peers: versions.collect::<BTreeMap<_, _>>(),
         rows: Vec::new(),
     };
@@ -164,9 +171,9 @@ fn list() -> Result<bool, Problem> {
     Ok(true)
 }
 
-fn list_peers() -> Result<bool, Problem> {
+fn list_peers(places: &Places) -> Result<bool, Problem> {
     let mut out = std::io::stdout().lock();
-    for peer in peers::all(&Places::default()) {
+    for peer in peers::all(places) {
         match peer.available() {
             Ok(version) => writeln!(out, "{:22} {version}", peer.name())?,
             Err(reason) => writeln!(out, "{:22} skipped: {reason}", peer.name())?,
@@ -175,8 +182,8 @@ fn list_peers() -> Result<bool, Problem> {
     Ok(true)
 }
 
-fn install(names: &[String]) -> Result<bool, Problem> {
-    let all = peers::all(&Places::default());
+fn install(names: &[String], places: &Places) -> Result<bool, Problem> {
+    let all = peers::all(places);
     let mut all_well = true;
     for peer in choose(&all, names)? {
         let mut out = std::io::stdout().lock();

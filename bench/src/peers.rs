@@ -2,11 +2,14 @@
 
 pub mod ability;
 pub mod daemon;
+pub mod dufs;
 pub mod nginx;
 pub mod original;
 pub mod python;
+pub mod rclone;
 pub mod setup;
 pub mod tus;
+pub mod tus_server;
 pub mod webdav;
 
 use std::path::PathBuf;
@@ -32,5 +35,8 @@ pub fn all(places: &Places) -> Vec<Box<dyn Peer>> {
         Box::new(nginx::Nginx::new(&home, false)),
         Box::new(nginx::Nginx::new(&home, true)),
         Box::new(original::Original::new(&home)),
+        Box::new(tus_server::TusServer::new(&home)),
+        Box::new(rclone::Rclone::new(&home)),
+        Box::new(dufs::Dufs::new(&home)),
     ]
 }

@@ -251,3 +251,18 @@ fn nginx_with_threads_serves_what_it_says() {
 fn the_original_serves_what_it_says() {
     check("original");
 }
+
+#[test]
+fn tus_server_serves_what_it_says() {
+    check("tus-server");
+}
+
+#[test]
+fn rclone_serves_what_it_says() {
+    check("rclone");
+}
+
+#[test]
+fn dufs_serves_what_it_says() {
+    check("dufs");
+}

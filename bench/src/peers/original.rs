@@ -2,9 +2,9 @@
 //! etcd and a Redis of its own.
 //!
 //! Set up as its documentation recommends: one worker process per core, log level WARNING. Its
-//! event loop is the one that its configuration defaults to, `asyncio`: with `uvloop` it cannot
-//! send files by sendfile. Only its own processes are counted, not those of etcd and Redis, which
-//! no transfer asks.
+//! event loop is `uvloop`: measured, downloads are as fast as with the default `asyncio`, uploads
+//! some percent faster. Only its own processes are counted, not those of etcd and Redis, which no
+//! transfer asks.
 //!
 //! Tokens for reading are minted here, as for ours; upload sessions are created through its
 //! manager port.
@@ -257,7 +257,7 @@ fn configuration(fixture: &Fixture, start: &Start, at: &Addresses) -> String {
     let [termui, webui] = at.monitors;
     format!(
         "[etcd]\nnamespace = \"local\"\naddr = {}\n\
-         [storage-proxy]\nnode-id = \"i-bench\"\nnum-proc = {}\nevent-loop = \"asyncio\"\n\
+         [storage-proxy]\nnode-id = \"i-bench\"\nnum-proc = {}\nevent-loop = \"uvloop\"\n\
          ipc-base-path = \"{scratch}/ipc\"\nsecret = \"{TOKEN_SECRET}\"\n\
          session-expire = \"1d\"\nuser = -1\ngroup = -1\n\
          aiomonitor-termui-port = {termui}\naiomonitor-webui-port = {webui}\n\
