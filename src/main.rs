@@ -4,6 +4,7 @@
 //! usage, 128 plus the signal when a second signal cuts a drain short.
 #![forbid(unsafe_code)]
 
+mod abilities;
 mod access;
 mod accounts;
 mod banner;

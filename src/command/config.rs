@@ -1,8 +1,11 @@
 //! `config check`, `config show`, `config default`.
 
+use std::collections::BTreeMap;
+
 use proxy_core::config::{self, Issue, Note, NoteKind, TABLE, WhenAbsent};
 use serde_json::{Value, json};
 
+use crate::abilities::{self, Found};
 use crate::cli::{ConfigAction, ConfigArgs, DefaultsArgs, DefaultsFormat, Place};
 use crate::failure::Failure;
 use crate::load::{Loaded, Unloadable, load, problems, read};
@@ -36,10 +39,11 @@ fn check(place: &Place, json: bool) -> Result<(), Failure> {
         Ok(outside) => (Vec::new(), outside.warnings),
         Err(issues) => (issues, Vec::new()),
     };
+    let found = abilities::find(&loaded);
     if json {
-        output::json(&report(&loaded, &issues, &warnings));
+        output::json(&report(&loaded, &issues, &warnings, &found));
     } else {
-        output::text(&text(&loaded, issues.is_empty(), &warnings));
+        output::text(&text(&loaded, issues.is_empty(), &warnings, &found));
     }
     if issues.is_empty() {
         Ok(())
@@ -73,7 +77,7 @@ fn source(loaded: &Loaded) -> String {
 /// What an `[etcd]` section means for now.
 const FLEET: &str = "fleet features are not active: the server keeps its own state";
 
-fn text(loaded: &Loaded, good: bool, warnings: &[String]) -> String {
+fn text(loaded: &Loaded, good: bool, warnings: &[String], found: &[Found]) -> String {
     let notes = &loaded.document.notes;
     let fleet = loaded
         .document
@@ -92,6 +96,10 @@ fn text(loaded: &Loaded, good: bool, warnings: &[String]) -> String {
     let mut out = String::new();
     for (title, lines) in [
         ("warnings", warned),
+        (
+            "abilities of volumes",
+            found.iter().map(Found::line).collect(),
+        ),
         ("accepted, not active yet", of(NoteKind::Later)),
         ("accepted, no effect", of(NoteKind::NoEffect)),
     ] {
@@ -106,7 +114,7 @@ fn text(loaded: &Loaded, good: bool, warnings: &[String]) -> String {
     out
 }
 
-fn report(loaded: &Loaded, issues: &[Issue], warnings: &[String]) -> Value {
+fn report(loaded: &Loaded, issues: &[Issue], warnings: &[String], found: &[Found]) -> Value {
     let notes = loaded.document.notes.iter().map(|note| {
         json!({
             "key": note.path,
@@ -125,9 +133,20 @@ fn report(loaded: &Loaded, issues: &[Issue], warnings: &[String]) -> Value {
         "issues": listed(issues),
         "warnings": warnings,
         "notes": notes.collect::<Vec<_>>(),
+        "volumes": found.iter().map(volume).collect::<Vec<_>>(),
         "fleet": if loaded.document.has_section("etcd") { FLEET } else { "standalone" },
         "data_dir": loaded.data_dir,
     })
+}
+
+fn volume(found: &Found) -> Value {
+    match &found.abilities {
+        Ok(abilities) => json!({
+            "name": found.name,
+            "abilities": abilities.named().into_iter().collect::<BTreeMap<_, _>>(),
+        }),
+        Err(why) => json!({"name": found.name, "error": why}),
+    }
 }
 
 fn show(place: &Place, json: bool) -> Result<(), Failure> {

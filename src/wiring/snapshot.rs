@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use proxy_anchor::VolumeRoot;
 use proxy_core::units::ByteLen;
 use proxy_server::snapshot::{Limits, Snapshot, VolumeEntry};
 use proxy_server::{EngineLimits, PoolLimits};
@@ -35,11 +36,14 @@ pub fn build(settings: &Settings, volumes: &Volumes) -> Snapshot {
 }
 
 fn entry(volume: &Arc<Volume>) -> VolumeEntry {
+    let root = volume.root();
+    let abilities = root.as_ref().map(VolumeRoot::abilities).unwrap_or_default();
     VolumeEntry {
         name: volume.name().to_owned(),
         backend: volume.kind().wire().to_owned(),
-        root: volume.root(),
-        reserves: !is_in_memory(volume),
+        root,
+        reserves: abilities.reserve && !is_in_memory(volume),
+        direct: abilities.direct_io,
         names: Arc::new(Semaphore::new(NAMES_PER_VOLUME)),
     }
 }

@@ -18,6 +18,7 @@
 //! the former every lookup takes the walk; without the latter the cached calls answer `None`.
 #![forbid(unsafe_code)]
 
+mod abilities;
 mod chain;
 mod components;
 mod dir;
@@ -33,6 +34,7 @@ mod vfolder;
 mod volume;
 pub mod walk;
 
+pub use abilities::Abilities;
 pub use dir::{Dir, DirEntry, Entries, FileKind};
 pub use error::{AnchorError, Limit, Result};
 pub use hidden::{Detached, Hidden};

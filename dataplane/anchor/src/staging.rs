@@ -67,6 +67,14 @@ impl Staged {
     }
 }
 
+impl Staged {
+    /// The same file once more, for writing past the page cache. `None` where the file system
+    /// has no direct I/O.
+    pub fn direct(&self) -> Option<OwnedFd> {
+        sys::reopen_direct(&self.fd, (self.dev, self.ino)).ok()
+    }
+}
+
 fn path_of(session: &SessionId) -> Vec<u8> {
     format!("{STAGING_DIR}/{session}").into_bytes()
 }

@@ -112,6 +112,22 @@ pub(crate) fn reopen_pinned(handle: OwnedFd) -> Result<Opened, Errno> {
     Ok(opened)
 }
 
+/// Opens the regular file that `file` already holds, for writing with O_DIRECT.
+///
+/// By `/proc/self/fd`, as in [`reopen_pinned`]: the descriptor pins a regular file.
+pub(crate) fn reopen_direct(file: impl AsFd, identity: (u64, u64)) -> Result<OwnedFd, Errno> {
+    use std::os::fd::AsRawFd;
+    let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::DIRECT;
+    let opened = open(rustix::fs::CWD, link.as_bytes(), flags)?;
+    let stat = Stat::of(&opened)?;
+    // Only a /proc that is not the kernel's could answer with another file.
+    if (stat.dev, stat.ino) != identity {
+        return Err(Errno::STALE);
+    }
+    Ok(opened)
+}
+
 /// Sets the permission bits of what `handle` pins, which need not be open for anything.
 pub(crate) fn chmod_pinned(handle: impl AsFd, mode: u32) -> Result<(), Errno> {
     use std::os::fd::AsRawFd;

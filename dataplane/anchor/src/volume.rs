@@ -18,6 +18,7 @@ use proxy_core::relpath::RelPath;
 use rustix::fs::{Mode, OFlags, RenameFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
+use crate::abilities::Abilities;
 use crate::components::Missing;
 use crate::dir::Dir;
 use crate::error::{AnchorError, Result, Stop};
@@ -45,6 +46,7 @@ struct Inner {
     path: PathBuf,
     portable: bool,
     opens_without_waiting: bool,
+    abilities: Abilities,
 }
 
 /// Space on the file system of a volume.
@@ -57,28 +59,31 @@ pub struct FsUsage {
 }
 
 impl VolumeRoot {
-    /// Opens the mount point.
+    /// Opens the mount point, and tries what its file system can do.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Self::open_as(path, false)
+        Self::open_as(path, false, None)
     }
 
     /// As [`VolumeRoot::open`], but never uses `openat2`: the way of old kernels, for tests
     /// and for sandboxes that kill the caller of an unknown system call.
     pub fn open_portable(path: &Path) -> io::Result<Self> {
-        Self::open_as(path, true)
+        Self::open_as(path, true, None)
     }
 
-    fn open_as(path: &Path, portable: bool) -> io::Result<Self> {
+    fn open_as(path: &Path, portable: bool, known: Option<Abilities>) -> io::Result<Self> {
         let path = std::fs::canonicalize(path)?;
         let flags = sys::DIR_HANDLE | OFlags::CLOEXEC;
         let fd = sys::retry(|| rustix::fs::open(&path, flags, Mode::empty()))?;
         let opens_without_waiting =
             rustix::fs::fstatfs(&fd).is_ok_and(|fs| opens_without_waiting(fs.f_type as u64));
+        // Where no file can be made, none is written fast either.
+        let abilities = known.unwrap_or_else(|| Abilities::probe(&fd).unwrap_or_default());
         let inner = Inner {
             fd,
             path,
             portable,
             opens_without_waiting,
+            abilities,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -100,6 +105,12 @@ impl VolumeRoot {
             capacity_bytes,
             used_bytes: fs.f_frsize.saturating_mul(used),
         })
+    }
+
+    /// What the file system can do, as found out when it was opened. Nothing where no file can be
+    /// made.
+    pub fn abilities(&self) -> Abilities {
+        self.inner.abilities
     }
 
     /// True when device nodes on the volume cannot be opened. Without it, a user who can make
@@ -125,7 +136,15 @@ impl VolumeRoot {
         match self.find_vfolder(id) {
             // The server forgot the mount's own directory: open it anew.
             Err(error) if error.kernel() == Some(Errno::STALE) => {
-                let fresh = Self::open_as(&self.inner.path, self.inner.portable);
+                let fresh = {
+                    let Inner {
+                        path,
+                        portable,
+                        abilities,
+                        ..
+                    } = &*self.inner;
+                    Self::open_as(path, *portable, Some(*abilities))
+                };
                 let fresh = fresh.map_err(|_| AnchorError::VFolderMissing)?;
                 fresh.find_vfolder(id)
             }

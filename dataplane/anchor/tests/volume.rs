@@ -35,6 +35,27 @@ fn remove(tree: &Detached) -> u64 {
 }
 
 #[test]
+fn abilities_are_found_and_nothing_is_left() {
+    for dir in ["/tmp", "/dev/shm"] {
+        let Ok(home) = tempfile::tempdir_in(dir) else {
+            println!("skipped: {dir} is not writable");
+            continue;
+        };
+        let abilities = VolumeRoot::open(home.path()).unwrap().abilities();
+        // Every file system of these machines can do that; the others are told as they are.
+        assert!(abilities.splice, "{dir}: {abilities:?}");
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "{dir}");
+        let reflinks = abilities
+            .named()
+            .into_iter()
+            .find(|(name, _)| *name == "reflink");
+        assert_eq!(reflinks, Some(("reflink", abilities.reflink)));
+    }
+    let nowhere = VolumeRoot::open(Path::new("/proc")).unwrap();
+    assert_eq!(nowhere.abilities(), proxy_anchor::Abilities::default());
+}
+
+#[test]
 fn vfolders_lie_where_the_layout_says() {
     for way in WAYS {
         let bed = Bed::new(way);

@@ -236,7 +236,7 @@ impl Ring {
                     lease: Some(lease),
                     files: [Some(Arc::clone(file)), None],
                 };
-                let op = guard.0.submit(held, |held| {
+                let op = guard.0.submit_bulk(held, len, |held| {
                     let lease = held.lease.as_ref().expect("a write holds its lease");
                     assert!(from + len <= lease.filled());
                     let start = lease.block().as_ptr().wrapping_add(from);

@@ -8,7 +8,9 @@ use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::buffer::{Pool, PoolLimits};
+use crate::disk::Files;
 use crate::pipe::Pipes;
+use crate::staged::{StagedFile, Staging};
 
 const BUFFER: usize = 64 * 1024;
 
@@ -209,4 +211,66 @@ fn splices_carry_a_file_into_a_socket() {
         drop(ours);
         assert_eq!(reader.join().unwrap(), content);
     });
+}
+
+/// The file's second descriptor, past the page cache. `None` where that is not possible.
+fn direct(dir: &tempfile::TempDir) -> Option<FileRef> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let opened = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(dir.path().join("f"));
+    opened.ok().map(|file| Arc::new(OwnedFd::from(file)))
+}
+
+#[test]
+fn both_ways_of_a_staged_file_meet_in_it() {
+    use proxy_core::units::Offset;
+    use proxy_transfer::Disk;
+
+    on_both(async |ring, pool, _| {
+        let (dir, file, plain) = file();
+        let direct = direct(&dir);
+        if direct.is_none() {
+            eprintln!("skipped: no direct I/O in {}", dir.path().display());
+        }
+        let staged = StagedFile::new(Arc::clone(&file), direct);
+        let disk = Staging(Files { ring, pool });
+        disk.0.ring.allocate(&file, 0, 1 << 20).await.unwrap();
+        // Whole strides and what is none, over each other, first and last: the last write counts.
+        let writes = [
+            (0, BUFFER),
+            (BUFFER, 100),
+            (BUFFER + 100, 4096 - 100),
+            (BUFFER + 4096, 8192),
+            (10, 5000),
+            (4096, 4096),
+            (BUFFER + 4096 + 8192, 1),
+            (4096, 4095),
+            (BUFFER - 4096, 8192),
+        ];
+        let mut model = vec![0; BUFFER + 4096 + 8192 + 1];
+        for (n, (at, len)) in writes.into_iter().enumerate() {
+            let mut lease = pool_lease(&disk).await;
+            lease.append(&pattern(n as u8, len));
+            model[at..at + len].copy_from_slice(&pattern(n as u8, len));
+            let (outcome, _) = disk.write_at(&staged, lease, Offset::new(at as u64)).await;
+            assert_eq!(outcome.unwrap(), len, "{len} bytes at {at}");
+        }
+        disk.sync(&staged).await.unwrap();
+        let mut seen = vec![0; model.len()];
+        plain.read_exact_at(&mut seen, 0).unwrap();
+        assert!(seen == model);
+        let (outcome, read) = disk
+            .read_at(&staged, pool_lease(&disk).await, Offset::new(4090), 20)
+            .await;
+        assert_eq!(outcome.unwrap(), 20);
+        assert_eq!(read.as_slice(), &model[4090..4110]);
+    });
+}
+
+async fn pool_lease(disk: &Staging) -> Lease {
+    let mut lease = disk.0.pool.lease().await;
+    lease.clear();
+    lease
 }

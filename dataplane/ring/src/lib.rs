@@ -25,6 +25,7 @@ pub mod measure;
 pub mod pipe;
 mod slots;
 pub mod socket;
+pub mod staged;
 pub mod threads;
 mod uring;
 
@@ -32,6 +33,7 @@ pub use buffer::{Lease, Pool, PoolLimits};
 pub use disk::Files;
 pub use engine::{Done, Engine, EngineKind, FileRef, Ring, RingLimits};
 pub use pipe::{Pipe, Pipes};
+pub use staged::{StagedFile, Staging};
 pub use threads::ThreadPool;
 
 use std::sync::atomic::{AtomicU64, Ordering};

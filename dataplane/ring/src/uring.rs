@@ -1,7 +1,8 @@
 //! The second ring of a data-plane thread, woken into monoio through an eventfd.
 //!
 //! Laws
-//! - Everything pushed in one round of the scheduler goes out with one `io_uring_enter`.
+//! - Everything pushed in one round of the scheduler goes out with one `io_uring_enter`, but bulk
+//!   writes, which go out in batches of their own.
 //! - What an operation touches lives in its slot until its last completion.
 //! - Wakers run outside of every borrow.
 //!
@@ -27,6 +28,9 @@ use crate::slots::{Held, Reaped, Slots};
 
 /// Completions that belong to no slot: cancellations.
 const NOBODY: u64 = u64::MAX;
+/// Bulk writes are submitted together up to this many bytes: neighbours become one request of the
+/// disk. One by one, writes of 256 KiB took almost twice as long.
+const BATCH_BYTES: usize = 1024 * 1024;
 /// How long the end of a thread waits for the kernel to let go of buffers.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -36,6 +40,8 @@ pub(crate) struct Uring {
     slots: RefCell<Slots>,
     /// Submissions wait for the flusher.
     dirty: Cell<bool>,
+    /// Bytes of bulk writes among them.
+    bulk_bytes: Cell<usize>,
     flusher: RefCell<Option<Waker>>,
     closed: Cell<bool>,
     gauges: Arc<Gauges>,
@@ -68,6 +74,7 @@ impl Uring {
             ring: RefCell::new(ring),
             slots: RefCell::new(Slots::default()),
             dirty: Cell::new(false),
+            bulk_bytes: Cell::new(0),
             flusher: RefCell::new(None),
             closed: Cell::new(false),
             gauges,
@@ -99,6 +106,24 @@ impl Uring {
         }
     }
 
+    /// As [`Uring::submit`], for a bulk write of `bytes`: [`BATCH_BYTES`] of them go to the kernel
+    /// without waiting for the end of the round, so that the disk works on them while this thread
+    /// receives what comes next.
+    pub(crate) fn submit_bulk(
+        self: &Rc<Self>,
+        held: Held,
+        bytes: usize,
+        build: impl FnOnce(&Held) -> squeue::Entry,
+    ) -> Op {
+        let op = self.submit(held, build);
+        self.bulk_bytes.set(self.bulk_bytes.get() + bytes);
+        if self.bulk_bytes.get() >= BATCH_BYTES {
+            self.dirty.set(false);
+            self.flush();
+        }
+        op
+    }
+
     fn push(&self, entry: &squeue::Entry) {
         let mut ring = self.ring.borrow_mut();
         loop {
@@ -128,6 +153,7 @@ impl Uring {
     }
 
     fn flush(&self) {
+        self.bulk_bytes.set(0);
         let outcome = self.ring.borrow_mut().submit();
         if let Err(error) = outcome {
             // EBUSY, EAGAIN, EINTR: completions must be reaped first, then it goes again.
@@ -243,7 +269,11 @@ impl Future for Op {
         let key = self
             .key
             .expect("an operation is not polled after it is done");
-        let done = self.uring.slots.borrow_mut().poll(key, cx.waker());
+        let mut done = self.uring.slots.borrow_mut().poll(key, cx.waker());
+        // It may be complete already, and the eventfd's turn still to come.
+        if done.is_none() && self.uring.reap() > 0 {
+            done = self.uring.slots.borrow_mut().poll(key, cx.waker());
+        }
         match done {
             Some(done) => {
                 self.key = None;

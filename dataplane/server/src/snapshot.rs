@@ -36,6 +36,8 @@ pub struct VolumeEntry {
     pub root: Option<VolumeRoot>,
     /// Laying out blocks ahead makes uploads faster here. On tmpfs it makes them slower.
     pub reserves: bool,
+    /// Large uploads can be written past the page cache.
+    pub direct: bool,
     /// How many calls on names may wait on this volume at a time: a hung mount must not take the
     /// threads of the others.
     pub names: Arc<Semaphore>,

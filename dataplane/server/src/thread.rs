@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use proxy_ring::{Files, Pipes, Pool, PoolLimits, Ring, RingLimits, ThreadPool};
+use proxy_ring::{Files, Pipes, Pool, PoolLimits, Ring, RingLimits, Staging, ThreadPool};
 use rustix::net::SocketFlags;
 use tokio::sync::watch;
 
@@ -47,6 +47,7 @@ pub(crate) struct Setup {
 pub(crate) struct Thread {
     pub(crate) setup: Setup,
     pub(crate) files: Files,
+    pub(crate) staging: Staging,
     pub(crate) pipes: Pipes,
     pub(crate) hot: Hot,
     connections: Cell<usize>,
@@ -97,8 +98,10 @@ async fn serve(listener: TcpListener, setup: Setup) -> io::Result<()> {
     let pool = Pool::new(setup.pool, Arc::clone(&engine));
     // 16 idle pipes: as many spans as one thread sends at a time without making new ones.
     let pipes = Pipes::new(16, engine);
+    let files = Files { ring, pool };
     let thread = Rc::new(Thread {
-        files: Files { ring, pool },
+        staging: Staging(files.clone()),
+        files,
         pipes,
         hot: Hot::new(setup.hot_entries_max, Arc::clone(&setup.metrics)),
         connections: Cell::new(0),

@@ -9,8 +9,8 @@ use proxy_anchor::{AnchorError, VFolderRoot, VolumeRoot, staging};
 use proxy_core::problem::{self, Kind, Problem};
 use proxy_core::relpath::{RelPath, STAGING_DIR};
 use proxy_core::token::UploadClaims;
-use proxy_core::units::{ByteLen, Offset};
-use proxy_ring::FileRef;
+use proxy_core::units::{ByteLen, MIB, Offset};
+use proxy_ring::{FileRef, StagedFile};
 use proxy_transfer::PeerError;
 use proxy_transfer::patch::{self, Claimed, Ledger, LedgerError, PatchRequest, Patched};
 use proxy_wire::head::RequestHead;
@@ -158,6 +158,10 @@ fn is_full(errno: i32) -> bool {
 }
 
 const EDQUOT: i32 = 122;
+
+/// Uploads from this size on go past the page cache where the volume can do that: below, the copy
+/// costs less than the second descriptor.
+const DIRECT_BYTES_MIN: u64 = MIB;
 
 /// 507: the disk or the quota is full. Clients retry it like any server error, and can go on from
 /// the offset that HEAD tells.
@@ -333,7 +337,7 @@ async fn try_patch(
         upload_offset: offset,
         reserve: request.volume.reserves,
     };
-    let patched = patch::patch(&thread.files, body, &sessions, wanted).await;
+    let patched = patch::patch(&thread.staging, body, &sessions, wanted).await;
     let reply = answer(&request, offset, patched)?;
     if request.size() == Offset::ZERO {
         request.move_empty().await?;
@@ -441,7 +445,7 @@ struct SessionLedger<'r> {
 /// A claimed session and its staging file.
 pub(crate) struct Held {
     grant: bridge::Grant,
-    file: FileRef,
+    file: StagedFile,
     /// The grant's signal has come, one way or the other: it must not be waited for again.
     told: bool,
 }
@@ -469,7 +473,7 @@ impl SessionLedger<'_> {
 }
 
 impl Ledger for SessionLedger<'_> {
-    type File = FileRef;
+    type File = StagedFile;
     type Grant = Held;
     type Error = Reply;
 
@@ -478,12 +482,14 @@ impl Ledger for SessionLedger<'_> {
         let session = request.claims.session;
         let size = request.size();
         let target = request.target.clone();
+        let is_large = request.volume.direct && request.size().get() >= DIRECT_BYTES_MIN;
         let opened = request
             .on_folder(move |folder| {
                 let staged = staging::open(folder, &session)?;
+                let direct = is_large.then(|| staged.direct()).flatten();
                 // Known before the bytes are taken: a target that can not be.
                 staging::check_target(folder, &target)?;
-                Ok(staged)
+                Ok((staged, direct))
             })
             .await
             .map_err(LedgerError::Other)?;
@@ -491,8 +497,8 @@ impl Ledger for SessionLedger<'_> {
             let last_from = known.finished.as_ref().map_or(size, |(_, from)| *from);
             Claimed::Finished { last_from, size }
         };
-        let staged = match opened {
-            Ok(staged) => staged,
+        let (staged, direct) = match opened {
+            Ok(opened) => opened,
             Err(error) if error.is_not_found() && is_about_staging(&error) => {
                 let known = request.thread.setup.bridge.look(session).await;
                 return match known.map_err(|refusal| self.told(refusal))? {
@@ -517,7 +523,7 @@ impl Ledger for SessionLedger<'_> {
             bridge::Claimed::Finished(known) => Ok(finished(&known)),
             bridge::Claimed::Granted(grant) => {
                 let offset = grant.offset;
-                let file = Arc::new(staged.fd);
+                let file = StagedFile::new(Arc::new(staged.fd), direct.map(Arc::new));
                 Ok(Claimed::Ours {
                     grant: Held {
                         grant,
@@ -531,8 +537,8 @@ impl Ledger for SessionLedger<'_> {
         }
     }
 
-    async fn open(&self, held: &Held) -> Result<FileRef, LedgerError<Reply>> {
-        Ok(Arc::clone(&held.file))
+    async fn open(&self, held: &Held) -> Result<StagedFile, LedgerError<Reply>> {
+        Ok(held.file.clone())
     }
 
     async fn revoked(&self, held: &mut Held) -> Option<Offset> {
@@ -562,7 +568,7 @@ impl Ledger for SessionLedger<'_> {
         let secured = held.grant.report(|reply| Report::Secure { reply }).await;
         secured.map_err(|refusal| self.told(refusal))?;
         let size = request.size().get();
-        let (target, file) = (request.target.clone(), Arc::clone(&held.file));
+        let (target, file) = (request.target.clone(), Arc::clone(held.file.plain()));
         let published = request
             .on_folder(move |folder| {
                 // Blocks may have been reserved, or left by a broken request, beyond the end.

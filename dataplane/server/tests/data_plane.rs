@@ -130,6 +130,7 @@ fn plane_with(engine: EngineLimits, progress_timeout: Duration) -> Plane {
         backend: "vfs".to_owned(),
         root: Some(root.clone()),
         reserves: true,
+        direct: true,
         names: Arc::new(Semaphore::new(8)),
     };
     let limits = Limits {
@@ -213,12 +214,8 @@ fn read(stream: &mut TcpStream, bodyless: bool) -> Answer {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
-        assert_eq!(
-            stream.read(&mut byte).unwrap(),
-            1,
-            "{}",
-            String::from_utf8_lossy(&head)
-        );
+        let read = stream.read_exact(&mut byte);
+        assert!(read.is_ok(), "{read:?} {}", String::from_utf8_lossy(&head));
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).unwrap();

@@ -26,7 +26,7 @@ pub const CHECKPOINT_BYTES: u64 = 256 * MIB;
 pub const RESERVE_BYTES_MIN: u64 = 4 * MIB;
 
 /// Writes in flight per upload. Four keep a disk busy while the next buffer fills.
-pub const DEPTH: usize = 4;
+pub const DEPTH: usize = 8;
 
 /// What the ledger knows when a session is claimed.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! Laws
 //! - Buffer after buffer goes to its own place; order of completion does not matter.
 //! - `written` is the end of the contiguous prefix that the file system took: a hole ends it.
+//! - Writes begin and end at whole strides of the disk as far as the peer keeps pace.
 //! - Nothing is promised here: the bytes are in the page cache until somebody syncs.
 
 use std::future::{Future, poll_fn};
@@ -112,7 +113,8 @@ where
         if front.failed.is_some() {
             break Ended::RoomFull;
         }
-        let mut turn = pin!(next_fill(disk, source, left));
+        let limit = limit_at(front.next, left, disk.stride(file));
+        let mut turn = pin!(next_fill(disk, source, limit));
         // A buffer fills while writes complete; a failed write or a stop ends the wait.
         let turn = poll_fn(|cx| {
             while let Poll::Ready(Some((at, outcome))) = writes.poll_next_unpin(cx) {
@@ -162,6 +164,17 @@ where
     }
 }
 
+/// How much to receive for a write at `at`, so that the next one begins at a whole stride, and
+/// this one ends at one: a tail that fills none goes by itself.
+fn limit_at(at: Offset, left: u64, stride: ByteLen) -> u64 {
+    let beyond = at.get() % stride.get();
+    if beyond > 0 {
+        return left.min(stride.get() - beyond);
+    }
+    let whole = left - left % stride.get();
+    if whole > 0 { whole } else { left }
+}
+
 async fn next_fill<D, S>(disk: &D, source: &mut S, left: u64) -> (Result<Fill, PeerError>, D::Buf)
 where
     D: Disk,
@@ -188,4 +201,28 @@ async fn write_one<D: Disk>(
     let (outcome, buf) = disk.write_at(file, buf, at).await;
     drop(buf);
     (at, outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_begin_and_end_at_strides_where_they_can() {
+        const STRIDE: u64 = 4096;
+        for (at, left, stride, want) in [
+            (0, 10_000, 1, 10_000),
+            (7, 10_000, 1, 10_000),
+            (0, 10_000, STRIDE, 8192),
+            (8192, 1808, STRIDE, 1808),
+            (0, 4096, STRIDE, 4096),
+            (1, 10_000, STRIDE, 4095),
+            (1, 100, STRIDE, 100),
+            (4095, 10_000, STRIDE, 1),
+            (4096, 1, STRIDE, 1),
+        ] {
+            let limit = limit_at(Offset::new(at), left, ByteLen::new(stride));
+            assert_eq!(limit, want, "{left} bytes at {at}");
+        }
+    }
 }

@@ -36,6 +36,11 @@ pub trait Disk {
     /// Waits for a buffer; an exhausted pool is backpressure.
     fn buffer(&self) -> impl Future<Output = Self::Buf>;
 
+    /// Writes that begin and end at multiples of this go the fast way. One: all do.
+    fn stride(&self, _file: &Self::File) -> ByteLen {
+        ByteLen::new(1)
+    }
+
     /// Reads up to `want` bytes at `at` behind what `buf` holds. Zero at the end of the file.
     fn read_at(
         &self,
