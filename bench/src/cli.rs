@@ -14,8 +14,8 @@ use clap::{Args, Parser, Subcommand};
         storage-bench list\n  \
         storage-bench run --workload 'get_*_warm' --peers ours,nginx --rounds 5\n  \
         storage-bench run --workload '*.small' --verify\n  \
-        storage-bench run --json run.json\n  \
-        storage-bench report run.json\n  \
+        storage-bench run --json run.json --html run.html\n  \
+        storage-bench report run.json --markdown docs/benchmarks.md\n  \
         storage-bench peers install\n\n\
         Exit status: 0 done, 1 a row failed, 2 wrong usage."
 )]
@@ -41,7 +41,7 @@ pub enum Command {
         #[command(subcommand)]
         command: Peers,
     },
-    /// Show the JSON of an earlier run
+    /// Make pages from the JSON of an earlier run
     Report(Report),
 }
 
@@ -94,6 +94,9 @@ pub struct Run {
     /// Write the results as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write one page with charts
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// Options of `report`.
@@ -101,4 +104,10 @@ pub struct Run {
 pub struct Report {
     /// The JSON of a run
     pub json: PathBuf,
+    /// Write one page with charts
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write a page in Markdown
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -60,6 +61,7 @@ fn measure(options: &Run, places: &Places) -> Result<bool, Problem> {
     if let Some(path) = &options.json {
         std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
     }
+    write_pages(&results, options.html.as_deref(), None)?;
     Ok(results.all_well())
 }
 
@@ -160,7 +162,26 @@ fn report(options: &Report) -> Result<bool, Problem> {
         "{}",
         report::table::table(&results)
     )?;
+    write_pages(
+        &results,
+        options.html.as_deref(),
+        options.markdown.as_deref(),
+    )?;
     Ok(results.all_well())
+}
+
+fn write_pages(
+    results: &Results,
+    html: Option<&Path>,
+    markdown: Option<&Path>,
+) -> Result<(), Problem> {
+    if let Some(path) = html {
+        std::fs::write(path, report::html::page(results))?;
+    }
+    if let Some(path) = markdown {
+        std::fs::write(path, report::markdown::page(results))?;
+    }
+    Ok(())
 }
 
 fn list() -> Result<bool, Problem> {

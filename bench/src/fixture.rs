@@ -47,6 +47,8 @@ pub const FOLDER: &str = "aabbccddeeff00112233445566778899";
 /// Where uploads go, in the folder.
 pub const UPLOADS: &str = "up";
 
+/// How volumes are laid out, as they say it themselves.
+const LAYOUT_VERSION: &str = "3";
 /// Written at a time.
 const BLOCK_BYTES: usize = 1024 * 1024;
 
@@ -58,6 +60,7 @@ impl Fixture {
     pub fn make(root: &Path, workload: &Workload) -> io::Result<Self> {
         let folder = folder_in(root);
         std::fs::create_dir_all(folder.join(UPLOADS))?;
+        std::fs::write(root.join("version.txt"), LAYOUT_VERSION)?;
         let mut fixture = Self {
             root: root.to_owned(),
             files: Vec::new(),
@@ -129,13 +132,13 @@ impl Fixture {
         Ok(())
     }
 
-    /// Drops all files from the page cache.
+    /// Drops files from the page cache.
     ///
     /// # Errors
     /// As open(2) says.
-    pub fn chill(&self) -> io::Result<()> {
-        for file in &self.files {
-            let file = File::open(self.folder().join(&file.name))?;
+    pub fn chill(&self, files: &[FileId]) -> io::Result<()> {
+        for id in files {
+            let file = File::open(self.path(*id))?;
             fadvise(&file, 0, None, Advice::DontNeed)?;
         }
         Ok(())

@@ -35,5 +35,6 @@ pub mod report;
 pub mod results;
 pub mod runner;
 pub mod tls;
+pub mod unpack;
 pub mod workload;
 pub mod workloads;

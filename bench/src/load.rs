@@ -12,6 +12,7 @@
 
 mod answer;
 mod check;
+mod h2;
 mod lane;
 mod wire;
 mod worker;
@@ -37,6 +38,8 @@ pub struct Plan<'a> {
     pub fixture: &'a Fixture,
     /// Where clients connect.
     pub address: SocketAddr,
+    /// One HTTP/2 connection instead of many of HTTP/1.1.
+    pub h2: bool,
     /// TLS to that address.
     pub tls: Option<Arc<ClientConfig>>,
     /// Look at every byte.
@@ -79,7 +82,7 @@ pub enum Source<'a> {
 }
 
 /// What one load did.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Tally {
     /// Requests (uploads, archives) that ended well.
     pub requests: u64,
@@ -96,7 +99,7 @@ pub struct Tally {
     /// To the end of the request, nanoseconds.
     pub total: Histogram<u64>,
     /// Bodies to be unpacked, when verifying.
-    pub archives: Vec<Vec<u8>>,
+    pub archives: Vec<File>,
 }
 
 /// Longest latency that is told apart.
@@ -199,7 +202,7 @@ impl Shared<'_> {
 /// The machine refuses descriptors, cores or connections. What servers do wrong is in the tallies.
 pub fn run(plan: &Plan<'_>, upload_sources: &[FileId]) -> io::Result<Vec<Tally>> {
     process::allow_descriptors()?;
-    let threads = plan.cores.len().max(1);
+    let threads = if plan.h2 { 1 } else { plan.cores.len().max(1) };
     let mut sources: Vec<Option<File>> = Vec::new();
     sources.resize_with(plan.fixture.files.len(), || None);
     for id in upload_sources {
@@ -222,7 +225,12 @@ pub fn run(plan: &Plan<'_>, upload_sources: &[FileId]) -> io::Result<Vec<Tally>>
     let shared = &shared;
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
-            .map(|index| scope.spawn(move || worker::run(shared, index, threads)))
+            .map(|index| {
+                scope.spawn(move || match plan.h2 {
+                    true => h2::run(shared),
+                    false => worker::run(shared, index, threads),
+                })
+            })
             .collect();
         shared.connected.wait();
         (plan.ready)();

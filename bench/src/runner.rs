@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::ClientConfig;
-
 use crate::call::Call;
+use crate::content::Pattern;
 use crate::fixture::{FileId, Fixture, UPLOADS, verify};
 use crate::load::{self, Plan, Source, Tally};
 use crate::peer::{Peer, Reason, Running, Start, Upload};
 use crate::process::{self, Usage};
 use crate::results::{Cell, LoadTurn, Row, Turn};
 use crate::tls::{self, Certificate};
+use crate::unpack;
 use crate::workload::{ArchiveKind, Cache, Kind, Load, Medium, Protocol, Workload};
 
 /// How a run is made.
@@ -162,7 +162,9 @@ impl Bench<'_> {
     /// One turn, unless the peer takes no part any more.
     fn turn(&self, seat: &mut Seat<'_>) -> io::Result<()> {
         if self.workload.cache == Cache::Cold {
-            self.fixture.chill()?;
+            let first = self.workload.load.first().and_then(|load| load.files);
+            let files = first.map_or(Vec::new(), |set| self.fixture.set(&set));
+            self.fixture.chill(&files)?;
         }
         let seconds = self.settings.seconds.unwrap_or(self.workload.seconds);
         let turn = self.drive(seat, Duration::from_secs_f64(seconds))?;
@@ -180,27 +182,27 @@ impl Bench<'_> {
             return Ok(None);
         };
         let outcome = self.measure(server, time, first_upload);
-        let (turn, tallies) = match outcome {
+        let (turn, mut tallies) = match outcome {
             Ok(measured) => measured,
             Err(reason) => {
-                seat.cell.failed = Some(format!("{reason}\n{}", server.log_tail()));
+                seat.cell.failed = Some(with_log(&reason.0, server));
                 return Ok(None);
             }
         };
-        let problem = self.judge(server, &tallies, first_upload);
+        let problem = self.judge(server, &mut tallies, first_upload);
         if let Err(problem) = problem {
-            seat.cell.failed = Some(format!("{problem}\n{}", server.log_tail()));
+            seat.cell.failed = Some(with_log(&problem, server));
         }
         if self.workload.has(Kind::Put) {
-            let done = tallies
-                .iter()
-                .map(|tally| tally.requests + tally.errors)
-                .sum::<u64>();
-            for number in first_upload..first_upload + done {
-                // Where the server keeps it elsewhere; gone already where it does not.
-                let _ = std::fs::remove_file(server.landed(self.fixture, &target(number)));
+            for (load, tally) in tallies.iter().enumerate() {
+                let done = tally.requests + tally.errors;
+                for number in first_upload..first_upload + done {
+                    // Where the server keeps it elsewhere; in vain where it does not.
+                    let target = target(load, number);
+                    let _ = std::fs::remove_file(server.landed(self.fixture, &target));
+                }
+                seat.uploads = seat.uploads.max(first_upload + done);
             }
-            seat.uploads += done;
             self.fixture.empty_uploads()?;
         }
         Ok(Some(turn))
@@ -217,11 +219,12 @@ impl Bench<'_> {
         let ready = || {
             *before.lock().unwrap_or_else(PoisonError::into_inner) = process::usage(&pids);
         };
-        let loads = self.workload.load.iter();
-        let loads = loads.map(|load| self.load(server, load, first_upload));
+        let loads = self.workload.load.iter().enumerate();
+        let loads = loads.map(|(index, load)| self.load(server, index, load, first_upload));
         let plan = Plan {
             fixture: self.fixture,
             address: server.address(),
+            h2: self.workload.protocol == Protocol::H2,
             tls: self.certificate.map(|made| Arc::clone(&made.client)),
             verify: self.settings.verify,
             time,
@@ -245,6 +248,7 @@ impl Bench<'_> {
     fn load<'s>(
         &'s self,
         server: &'s dyn Running,
+        index: usize,
         load: &Load,
         first_upload: u64,
     ) -> Result<load::Load<'s>, Reason> {
@@ -280,7 +284,7 @@ impl Bench<'_> {
                     let upload = Upload {
                         source,
                         bytes: self.fixture.file(source).bytes,
-                        target: target(first_upload + number),
+                        target: target(index, first_upload + number),
                         way,
                     };
                     server.put(&upload).map_err(|reason| reason.0)
@@ -308,21 +312,27 @@ impl Bench<'_> {
     fn judge(
         &self,
         server: &dyn Running,
-        tallies: &[Tally],
+        tallies: &mut [Tally],
         first_upload: u64,
     ) -> Result<(), String> {
-        for (load, tally) in self.workload.load.iter().zip(tallies) {
+        for (index, (load, tally)) in self.workload.load.iter().zip(tallies).enumerate() {
             if 0 < tally.errors {
                 let kinds: BTreeMap<_, _> = tally.failures.iter().collect();
                 return Err(format!("{}: {} errors: {kinds:?}", load.name, tally.errors));
             }
+            let files = load.files.map_or(Vec::new(), |set| self.fixture.set(&set));
+            let archive = match load.kind {
+                Kind::Zip => ArchiveKind::Zip,
+                _ => ArchiveKind::Tar,
+            };
+            for kept in tally.archives.drain(..) {
+                unpack::verify(kept, archive, self.fixture, &files)?;
+            }
             if self.settings.verify && load.kind == Kind::Put {
-                let files = load.files.map_or(Vec::new(), |set| self.fixture.set(&set));
                 for number in 0..tally.requests {
                     let source = self.fixture.file(files[number as usize % files.len()]);
-                    let path = server.landed(self.fixture, &target(first_upload + number));
-                    let pattern = crate::content::Pattern::of(&source.name);
-                    verify(&path, pattern, source.bytes)?;
+                    let path = server.landed(self.fixture, &target(index, first_upload + number));
+                    verify(&path, Pattern::of(&source.name), source.bytes)?;
                 }
             }
         }
@@ -330,9 +340,19 @@ impl Bench<'_> {
     }
 }
 
-/// Name of the n-th upload of a seat.
-fn target(number: u64) -> String {
-    format!("{UPLOADS}/{number:08}")
+/// A problem, with what the server says about it.
+fn with_log(problem: &str, server: &dyn Running) -> String {
+    let log = server.log_tail();
+    let bad = |line: &&str| line.to_lowercase().contains("error") || line.contains("panicked");
+    let last = log.lines().rev().find(bad);
+    last.map_or(problem.to_owned(), |line| {
+        format!("{problem}; its log: {line}")
+    })
+}
+
+/// Name of the n-th upload of a load.
+fn target(load: usize, number: u64) -> String {
+    format!("{UPLOADS}/{load}-{number:08}")
 }
 
 fn load_turn(tally: &Tally) -> LoadTurn {
@@ -348,9 +368,6 @@ fn load_turn(tally: &Tally) -> LoadTurn {
         total_p99_ms: ms(tally.total.value_at_quantile(0.99)),
     }
 }
-
-/// A client configuration that trusts one certificate.
-pub type Client = Arc<ClientConfig>;
 
 /// The directory of this run below `dir`.
 #[must_use]

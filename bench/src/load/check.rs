@@ -1,5 +1,8 @@
 //! What happens to the bytes of a body: counted, kept, or compared with what they should be.
 
+use std::fs::File;
+use std::io::Write as _;
+
 use crate::call::Content;
 use crate::content::Pattern;
 use crate::fixture::Fixture;
@@ -21,22 +24,28 @@ pub enum Sink {
         /// Position in the file.
         at: u64,
     },
-    /// Kept whole, to be unpacked at the end.
-    Archive(Vec<u8>),
+    /// Kept in a file, to be unpacked at the end.
+    Archive(File),
 }
 
 impl Sink {
     /// The right one for an answer.
-    pub fn new(content: &Content, fixture: &Fixture, verify: bool) -> Self {
-        match content {
+    ///
+    /// # Errors
+    /// No room for a file.
+    pub fn new(content: &Content, fixture: &Fixture, verify: bool) -> Result<Self, String> {
+        Ok(match content {
             Content::Kept => Self::Keep(Vec::new()),
             Content::File { file, from, .. } if verify => Self::File {
                 pattern: Pattern::of(&fixture.file(*file).name),
                 at: *from,
             },
-            Content::Archive { .. } if verify => Self::Archive(Vec::new()),
+            Content::Archive { .. } if verify => {
+                let file = tempfile::tempfile_in(&fixture.root);
+                Self::Archive(file.map_err(|error| error.to_string())?)
+            }
             Content::File { .. } | Content::Archive { .. } => Self::Discard,
-        }
+        })
     }
 
     /// Takes the next bytes.
@@ -56,7 +65,7 @@ impl Sink {
                 }
                 *at += bytes.len() as u64;
             }
-            Self::Archive(kept) => kept.extend_from_slice(bytes),
+            Self::Archive(file) => file.write_all(bytes).map_err(|error| error.to_string())?,
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! - A connection that the server closed between two requests is opened anew, once, silently: that
 //!   is what keep-alive allows (RFC 9112 §9.3.1).
 
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
@@ -23,6 +24,9 @@ use crate::call::{Answer, Body, Call};
 const LOW_WATER_BYTES: u64 = 256 * 1024;
 /// Bodies from here on are dropped unseen; smaller ones come with the head anyway.
 const DISCARD_BYTES_MIN: u64 = 64 * 1024;
+
+/// Characters of a refusal that are told.
+const REFUSAL_CHARS: usize = 200;
 
 /// A connection.
 pub struct Lane {
@@ -71,7 +75,7 @@ pub struct Finished {
     /// For the exchange.
     pub answer: Answer,
     /// To be unpacked.
-    pub archive: Option<Vec<u8>>,
+    pub archive: Option<File>,
 }
 
 /// How far a lane came.
@@ -297,13 +301,7 @@ impl Lane {
             return Err(error);
         };
         match wire.receive(&mut tools.room) {
-            Ok(Received::Bytes(count)) => {
-                let text = String::from_utf8_lossy(&tools.room[..count.min(300)]).into_owned();
-                Err(io::Error::new(
-                    ErrorKind::InvalidData,
-                    format!("early answer: {text}"),
-                ))
-            }
+            Ok(Received::Bytes(count)) => Err(invalid(refusal(&tools.room[..count]))),
             _ => Err(error),
         }
     }
@@ -332,16 +330,16 @@ impl Lane {
             return Ok(true);
         }
         if head.status != call.expect.status {
-            let text = String::from_utf8_lossy(&self.input);
-            let text: String = text.chars().take(400).collect();
-            return Err(invalid(format!("status {}: {text}", head.status)));
+            return Err(invalid(refusal(&self.input)));
         }
+        let sink = Sink::new(
+            &call.expect.content,
+            shared.plan.fixture,
+            shared.plan.verify,
+        );
+        let sink = sink.map_err(invalid)?;
         let mut incoming = Incoming {
-            sink: Sink::new(
-                &call.expect.content,
-                shared.plan.fixture,
-                shared.plan.verify,
-            ),
+            sink,
             head,
             got: 0,
             unseen: false,
@@ -490,4 +488,13 @@ impl Incoming {
 
 fn invalid(problem: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, problem.into())
+}
+
+/// An answer that was not expected, in one line: its status and the begin of its body.
+fn refusal(answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(answer);
+    let status = text.lines().next().unwrap_or_default();
+    let body = text.split("\r\n\r\n").nth(1).unwrap_or_default();
+    let body: String = body.chars().take(REFUSAL_CHARS).collect();
+    format!("{status}: {}", body.escape_debug())
 }

@@ -350,7 +350,8 @@ impl<'a> Worker<'a> {
         let Some(job) = &mut self.slots[slot].job else {
             return;
         };
-        job.first.get_or_insert(finished.first);
+        // Of several steps the last one counts: it is the answer that the client waits for.
+        job.first = Some(finished.first);
         job.bytes += finished.bytes;
         self.tallies[load].archives.extend(finished.archive);
         if let Some(place) = job.step.iter().position(|other| *other == lane) {
