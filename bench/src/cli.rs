@@ -91,6 +91,9 @@ pub struct Run {
     /// Seconds in which requests are begun, instead of the workload's own
     #[arg(long)]
     pub seconds: Option<f64>,
+    /// Do not measure what the machine itself can do
+    #[arg(long)]
+    pub no_bounds: bool,
     /// Write the results as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

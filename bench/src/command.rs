@@ -6,7 +6,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::bounds;
+use crate::bounds::{self, Bounds};
 use crate::cli::{Cli, Command, Peers, Report, Run};
 use crate::fixture::Fixture;
 use crate::peer::Peer;
@@ -52,7 +52,15 @@ fn measure(options: &Run, places: &Places) -> Result<bool, Problem> {
     let chosen = choose(&all, &options.peers)?;
     let settings = settings(options)?;
     std::fs::create_dir_all(&settings.dir)?;
-    let results = run_all(&settings, &workloads, &chosen);
+    let bounds = match options.no_bounds {
+        true => Bounds::default(),
+        false => bounds::measure(
+            &settings.dir,
+            &settings.server_cores,
+            &settings.client_cores,
+        ),
+    };
+    let results = run_all(&settings, &workloads, &chosen, bounds);
     // The place is ours, and was made by this run.
     for dir in [&settings.dir, &settings.tmpfs] {
         let _ = std::fs::remove_dir_all(dir);
@@ -102,6 +110,7 @@ fn run_all(
     settings: &Settings,
     workloads: &[Workload],
     peers: &[&dyn Peer],
+    bounds: Bounds,
 ) -> Result<Results, Problem> {
     let versions = peers.iter().filter_map(|peer| {
         let version = peer.available().ok()?;
@@ -117,11 +126,7 @@ fn run_all(
         ),
         rounds: settings.rounds,
         verify: settings.verify,
-        bounds: bounds::measure(
-            &settings.dir,
-            &settings.server_cores,
-            &settings.client_cores,
-        ),
+        bounds,
         peers: versions.collect::<BTreeMap<_, _>>(),
         rows: Vec::new(),
     };

@@ -52,12 +52,11 @@ pub fn ours(row: &Row) -> &str {
 pub fn remarks(results: &Results, row: &Row) -> Vec<String> {
     let mut out = Vec::new();
     let ours = ours(row);
-    if let (Some(bound), Some(rate)) = (results.bound(row), row.median(ours, results::rate))
-        && row.rate_unit() == "GiB/s"
-    {
+    if let (Some(bound), Some(rate)) = (results.bound(row), row.median(ours, results::rate)) {
         let (share, bound) = (100.0 * rate / bound, number(Some(bound)));
+        let unit = row.rate_unit();
         out.push(format!(
-            "{ours} reaches {share:.0} % of what the machine can, {bound} GiB/s"
+            "{ours} reaches {share:.0} % of what the machine can, {bound} {unit}"
         ));
     }
     if let (Some(base), Some(ratio)) = (&row.workload.baseline, results.to_baseline(row, ours)) {
@@ -105,15 +104,18 @@ pub fn machine(results: &Results) -> Vec<(&'static str, String)> {
         let texts: Vec<String> = cores.iter().map(usize::to_string).collect();
         texts.join(", ")
     };
+    let found = &results.bounds;
     let bounds = [
-        ("memcpy", results.bounds.memcpy),
-        ("splice into loopback", results.bounds.loopback),
-        ("disk read", results.bounds.disk_read),
-        ("disk write", results.bounds.disk_write),
+        ("memcpy", found.memcpy, "GiB/s"),
+        ("splice into loopback", found.loopback, "GiB/s"),
+        ("disk read", found.disk_read, "GiB/s"),
+        ("disk write", found.disk_write, "GiB/s"),
+        ("one sync", found.sync_seconds.map(|s| 1000.0 * s), "ms"),
+        ("small durable files", found.small_files, "files/s"),
     ];
-    let bounds = bounds.iter().filter(|(_, rate)| rate.is_some());
+    let bounds = bounds.iter().filter(|(_, rate, _)| rate.is_some());
     let bounds: Vec<String> = bounds
-        .map(|(name, rate)| format!("{name} {} GiB/s", number(*rate)))
+        .map(|(name, rate, unit)| format!("{name} {} {unit}", number(*rate)))
         .collect();
     let peers: Vec<String> = results
         .peers

@@ -222,10 +222,11 @@ fn latency_load(row: &Row) -> usize {
 }
 
 impl Results {
-    /// What the machine allows for a row, GiB/s.
+    /// What the machine allows for a row, in the unit of its rate.
     #[must_use]
     pub fn bound(&self, row: &Row) -> Option<f64> {
         match row.workload.bound? {
+            Bound::SmallFiles => self.bounds.small_files,
             Bound::Memcpy => self.bounds.memcpy,
             Bound::Loopback => self.bounds.loopback,
             Bound::DiskRead => self.bounds.disk_read,

@@ -3,7 +3,8 @@
 //! ```toml
 //! about = "Sixteen clients read 64 MiB files that are in the page cache."
 //! measure = "bytes"            # what the row shows: bytes, requests
-//! bound = "loopback"           # memcpy, loopback, disk-read, disk-write: what it cannot pass
+//! bound = "loopback"           # what it cannot pass: memcpy, loopback, disk-read, disk-write,
+//!                              # small-files
 //! baseline = "get_1gib_1conn_warm"   # another row of the same run to be compared with
 //! on = "disk"                  # disk, tmpfs
 //! cache = "warm"               # warm, cold: cold drops the files from the page cache each round
@@ -141,6 +142,8 @@ words!(
         DiskRead,
         /// The disk writes.
         DiskWrite,
+        /// The file system makes small files, each durable.
+        SmallFiles,
     }
 );
 

@@ -52,7 +52,7 @@ fn one(results: &Results, row: &Row) -> String {
         "<section id=\"{name}\"><h2><a href=\"#{name}\">{name}</a></h2>\
          <p class=\"about\">{about}</p>\n<figure>"
     );
-    let bound = results.bound(row).filter(|_| row.rate_unit() == "GiB/s");
+    let bound = results.bound(row);
     let rate = format!("{}, more is better", row.rate_unit());
     let cpu = format!("server CPU {}, less is better", row.cpu_unit());
     out.push_str(&bars(row, &rate, results::rate, bound));
