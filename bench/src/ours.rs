@@ -30,6 +30,15 @@ const MANAGER_SECRET: &str = "bench-manager-secret";
 const START_BOUND: Duration = Duration::from_secs(30);
 /// From the last byte of a run until all gauges are back.
 const REST_BOUND: Duration = Duration::from_secs(20);
+/// What reads zero when nothing is under way.
+const REST_GAUGES: [&str; 4] = [
+    "connections",
+    "buffers_in_use",
+    "inflight_operations",
+    "pipes_in_use",
+];
+/// Descriptors of pipes that threads keep for the next downloads.
+const PIPES_KEPT_MAX: u64 = 256;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -101,8 +110,10 @@ impl Peer for Ours {
             client: SocketAddr::from(([127, 0, 0, 1], 0)),
             manager: SocketAddr::from(([127, 0, 0, 1], 0)),
             internal: SocketAddr::from(([127, 0, 0, 1], 0)),
+            descriptors: 0,
         };
         server.await_ready(&data.join("runtime.json"))?;
+        server.descriptors = process::usage(&server.pids()).descriptors;
         Ok(Box::new(server))
     }
 }
@@ -144,6 +155,8 @@ struct Server {
     client: SocketAddr,
     manager: SocketAddr,
     internal: SocketAddr,
+    /// Open before the first client came.
+    descriptors: u64,
 }
 
 impl Server {
@@ -244,12 +257,21 @@ impl Running for Server {
         let end = Instant::now() + REST_BOUND;
         loop {
             let page = metrics(self.internal)?;
-            let busy: Vec<String> = ["connections", "buffers_in_use", "inflight_operations"]
+            let mut busy: Vec<String> = REST_GAUGES
                 .iter()
                 .map(|name| (name, gauge(&page, name)))
                 .filter(|(_, value)| *value != Some(0.0))
                 .map(|(name, value)| format!("{name}={value:?}"))
                 .collect();
+            // Hot files stay open, and pipes for the next downloads.
+            let kept = gauge(&page, "hot_files").unwrap_or(0.0) as u64;
+            let open = process::usage(&self.pids()).descriptors;
+            if self.descriptors + kept + PIPES_KEPT_MAX < open {
+                busy.push(format!(
+                    "{open} descriptors, {} at the start",
+                    self.descriptors
+                ));
+            }
             if busy.is_empty() {
                 return Ok(());
             }

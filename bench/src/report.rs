@@ -74,6 +74,7 @@ pub fn remarks(results: &Results, row: &Row) -> Vec<String> {
         .filter(|cell| 0 < still && row.cell(&cell.peer).is_some())
     {
         let memory = number(row.median(&cell.peer, results::memory_ready));
+        let start = number(Some(cell.rss_start as f64 / (1u64 << 20) as f64));
         let threads = cell
             .turns
             .iter()
@@ -81,7 +82,8 @@ pub fn remarks(results: &Results, row: &Row) -> Vec<String> {
             .max()
             .unwrap_or(0);
         out.push(format!(
-            "{}: {memory} MiB with {still} silent clients, {threads} threads at the end",
+            "{}: {start} MiB before the first client, {memory} with {still} silent ones; \
+             {threads} threads at the end",
             cell.peer
         ));
     }

@@ -68,6 +68,15 @@ pub struct Cell {
     pub skipped: Option<String>,
     /// Why its figures do not count.
     pub failed: Option<String>,
+    /// Memory before the first client came, bytes.
+    #[serde(default)]
+    pub rss_start: u64,
+    /// Descriptors before the first client came.
+    #[serde(default)]
+    pub descriptors_start: u64,
+    /// Descriptors when it was at rest again.
+    #[serde(default)]
+    pub descriptors_end: u64,
     /// Its turns.
     pub turns: Vec<Turn>,
 }

@@ -106,9 +106,11 @@ impl Seat<'_> {
     fn finish(mut self) -> Cell {
         if let Some(server) = self.server.take()
             && self.cell.failed.is_none()
-            && let Err(reason) = server.at_rest()
         {
-            self.cell.failed = Some(reason.0);
+            if let Err(reason) = server.at_rest() {
+                self.cell.failed = Some(reason.0);
+            }
+            self.cell.descriptors_end = process::usage(&server.pids()).descriptors;
         }
         self.cell
     }
@@ -149,7 +151,12 @@ impl Bench<'_> {
             scratch: seat._scratch.path().to_owned(),
         };
         match peer.start(self.fixture, &start) {
-            Ok(server) => seat.server = Some(server),
+            Ok(server) => {
+                let usage = process::usage(&server.pids());
+                seat.cell.rss_start = usage.rss;
+                seat.cell.descriptors_start = usage.descriptors;
+                seat.server = Some(server);
+            }
             Err(reason) => seat.cell.failed = Some(format!("does not start: {reason}")),
         }
         let puts = self.workload.has(Kind::Put);

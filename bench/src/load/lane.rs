@@ -25,6 +25,9 @@ const LOW_WATER_BYTES: u64 = 256 * 1024;
 /// Bodies from here on are dropped unseen; smaller ones come with the head anyway.
 const DISCARD_BYTES_MIN: u64 = 64 * 1024;
 
+/// Received by one lane before the others have their turn: a small request that shares the thread
+/// with a bulk one must not wait for all of it.
+const TURN_BYTES: u64 = 1024 * 1024;
 /// Characters of a refusal that are told.
 const REFUSAL_CHARS: usize = 200;
 
@@ -36,6 +39,8 @@ pub struct Lane {
     pub to: SocketAddr,
     /// Counts connections, so that an event of an earlier one is known.
     pub generation: u32,
+    /// It waits for its next turn.
+    pub queued: bool,
     wire: Option<Wire>,
     state: State,
     call: Option<Call>,
@@ -86,10 +91,22 @@ pub enum Progress {
     Opened,
     /// The connection had ended before the request reached the server: drive again.
     Stale,
+    /// There is more, but others wait: drive again after them.
+    TurnOver,
     /// The answer is there.
     Finished(Box<Finished>),
     /// The request failed.
     Failed(String),
+}
+
+/// How far a body came.
+enum Reception {
+    /// It is there.
+    Whole,
+    /// Nothing more now.
+    Empty,
+    /// Enough for one turn.
+    TurnOver,
 }
 
 impl Lane {
@@ -99,6 +116,7 @@ impl Lane {
             slot,
             to,
             generation: 0,
+            queued: false,
             wire: None,
             state: State::Closed,
             call: None,
@@ -241,8 +259,9 @@ impl Lane {
                 }
                 State::Body(_) => {
                     return Ok(match self.receive_body(tools)? {
-                        true => self.finish(),
-                        false => Progress::Pending,
+                        Reception::Whole => self.finish(),
+                        Reception::Empty => Progress::Pending,
+                        Reception::TurnOver => Progress::TurnOver,
                     });
                 }
             }
@@ -351,15 +370,18 @@ impl Lane {
         Ok(true)
     }
 
-    /// True when the body is whole.
-    fn receive_body(&mut self, tools: &mut Tools) -> io::Result<bool> {
+    fn receive_body(&mut self, tools: &mut Tools) -> io::Result<Reception> {
         let (State::Body(incoming), Some(wire)) = (&mut self.state, &mut self.wire) else {
             return Err(io::Error::other("no body"));
         };
+        let start = incoming.got;
         loop {
             let Some(left) = incoming.left() else {
-                return Ok(true);
+                return Ok(Reception::Whole);
             };
+            if start + TURN_BYTES <= incoming.got {
+                return Ok(Reception::TurnOver);
+            }
             let received = if incoming.may_discard(wire.is_tls(), left) {
                 let low = LOW_WATER_BYTES.min(left);
                 if low != self.low_water {
@@ -380,8 +402,8 @@ impl Lane {
                     incoming.pass(count as u64)?;
                 }
                 Received::Bytes(count) => incoming.take(&tools.room[..count])?,
-                Received::Wait => return Ok(false),
-                Received::End => return incoming.end().map(|()| true),
+                Received::Wait => return Ok(Reception::Empty),
+                Received::End => return incoming.end().map(|()| Reception::Whole),
             }
         }
     }

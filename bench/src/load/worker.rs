@@ -18,6 +18,11 @@ const LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
+/// No waiting.
+const NONE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 /// A round in which nothing moves for so long is given up.
 const STALL: Duration = Duration::from_secs(60);
 /// Until idle and stalled clients are as they should be.
@@ -59,6 +64,8 @@ struct Worker<'a> {
     moved: Instant,
     /// Slots that are not over.
     busy: usize,
+    /// Lanes that have more to do, but gave way.
+    again: Vec<usize>,
 }
 
 /// Runs this thread's share of the clients.
@@ -91,6 +98,7 @@ impl<'a> Worker<'a> {
             start: now,
             moved: now,
             busy: 0,
+            again: Vec::new(),
         };
         for (number, load) in shared.plan.loads.iter().enumerate() {
             let mine = (0..load.connections as usize).filter(|n| n % threads == index);
@@ -191,10 +199,11 @@ impl<'a> Worker<'a> {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS);
         while 0 < self.busy {
             events.clear();
+            let patience = if self.again.is_empty() { &LOOK } else { &NONE };
             epoll::wait(
                 &self.epoll,
                 rustix::buffer::spare_capacity(&mut events),
-                Some(&LOOK),
+                Some(patience),
             )?;
             for event in &events {
                 let data = event.data.u64();
@@ -203,7 +212,13 @@ impl<'a> Worker<'a> {
                     self.drive(lane);
                 }
             }
-            if !events.is_empty() {
+            let again = std::mem::take(&mut self.again);
+            let moved = !events.is_empty() || !again.is_empty();
+            for lane in again {
+                self.lanes[lane].queued = false;
+                self.drive(lane);
+            }
+            if moved {
                 self.moved = Instant::now();
             } else if STALL < self.moved.elapsed() {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing moves"));
@@ -307,6 +322,13 @@ impl<'a> Worker<'a> {
         loop {
             match self.lanes[lane].drive(self.shared, &mut self.tools) {
                 Progress::Pending => return,
+                Progress::TurnOver => {
+                    // Once is enough, however many events came for it.
+                    if !std::mem::replace(&mut self.lanes[lane].queued, true) {
+                        self.again.push(lane);
+                    }
+                    return;
+                }
                 Progress::Stale => {}
                 Progress::Opened => {
                     if let Err(error) = self.register(lane) {

@@ -81,7 +81,10 @@ fn bar(row: &Row, peer: &str, figure: Figure, scale: f64, y: f64) -> String {
         );
     }
     let mark = ratio.map_or(String::new(), |ratio| {
-        format!("<tspan class=\"ratio\"> {}</tspan>", times(Some(ratio)))
+        format!(
+            "<tspan class=\"ratio\" dx=\"7\">{}</tspan>",
+            times(Some(ratio))
+        )
     });
     let x = NAMES + widest * scale + 7.0;
     let value = number(Some(value));
