@@ -129,6 +129,8 @@ pub struct Limits {
     pub buffer_bytes_max: u64,
     /// Ranges of one request.
     pub ranges_max: usize,
+    /// Separate ranges of durable bytes in one upload.
+    pub upload_ranges_max: usize,
     /// Entries of one archive.
     pub archive_entries_max: usize,
     /// Archives made at once.
@@ -231,6 +233,7 @@ fn limits(document: &Document) -> Limits {
         progress_timeout: time("progress-timeout"),
         buffer_bytes_max: size("buffer-bytes-max"),
         ranges_max: count("ranges-max"),
+        upload_ranges_max: count("upload-ranges-max"),
         archive_entries_max: count("archive-entries-max"),
         archives_max: count("archives-max"),
         hot_files_max: count("hot-files-max"),

@@ -119,7 +119,11 @@ fn data_plane(error: io::Error) -> Failure {
 }
 
 fn open_store(settings: &Settings) -> Result<Arc<EmbeddedStore>, Failure> {
-    let store = EmbeddedStore::open(&settings.state_file, StoreOptions::default());
+    let options = StoreOptions {
+        ranges_max: settings.limits.upload_ranges_max,
+        ..StoreOptions::default()
+    };
+    let store = EmbeddedStore::open(&settings.state_file, options);
     store
         .map(Arc::new)
         .map_err(|error| Failure::new(error.to_string()))

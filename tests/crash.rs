@@ -207,6 +207,100 @@ fn a_kill_at_any_moment_loses_nothing_on_xfs() {
     }
 }
 
+/// Sends parts of random places from several connections until the kill. Gives the places that
+/// were acknowledged.
+fn send_parts(upload: &Upload, pattern: Pattern, mut random: Random) -> Vec<(u64, u64)> {
+    let mut acknowledged = Vec::new();
+    loop {
+        let at = random.below(upload.size);
+        let length = (1 + random.below(2 << 20)).min(upload.size - at);
+        let bytes = pattern.bytes(at, length);
+        let sent = upload.begin_part(at, length, &bytes);
+        let Some(answer) = sent.ok().and_then(|mut open| open.answer(false).ok()) else {
+            return acknowledged;
+        };
+        match answer.status {
+            201 | 204 => acknowledged.push((at, at + length)),
+            // Another one that overlaps was newer.
+            409 => {}
+            _ => panic!("{at}..{}: {answer}", at + length),
+        }
+    }
+}
+
+/// Fills the gaps that HEAD tells, and compares.
+fn fill_gaps(upload: &Upload, folder: &Folder, name: &str, pattern: Pattern) {
+    let mut at = 0;
+    for (from, to) in upload
+        .ranges()
+        .into_iter()
+        .chain([(upload.size, upload.size)])
+    {
+        if at < from {
+            let answer = upload.part(at, &pattern.bytes(at, from - at));
+            assert!([201, 204].contains(&answer.status), "{answer}");
+        }
+        at = to;
+    }
+    let bytes = std::fs::read(folder.at(name)).expect("the target");
+    assert_eq!(bytes.len() as u64, upload.size);
+    assert_eq!(pattern.mismatch(0, &bytes), None, "{name}");
+}
+
+#[test]
+fn a_kill_among_parallel_parts_loses_none_that_was_acknowledged() {
+    // docs/semantics.md#parts
+    let mut server = Server::start(PROGRAM);
+    let folder = Folder::empty(&server);
+    let mut random = Random::printed("crash of parts");
+    for round in 0..env_number("STORAGE_TEST_CRASH_ROUNDS", 25) / 2 {
+        let (name, pattern) = (format!("f{round}"), Pattern(round));
+        let mut upload = Upload::begin(&server, &folder, &name, 24 << 20);
+        let delay = Duration::from_micros(random.below(150_000));
+        let acknowledged: Vec<(u64, u64)> = std::thread::scope(|scope| {
+            let lanes: Vec<_> = (0..4)
+                .map(|_| {
+                    let (upload, random) = (&upload, Random::seeded(random.draw()));
+                    scope.spawn(move || send_parts(upload, pattern, random))
+                })
+                .collect();
+            let start = Instant::now();
+            wait::until("the moment", Duration::from_secs(5), || {
+                (delay <= start.elapsed()).then_some(())
+            });
+            server.kill();
+            lanes
+                .into_iter()
+                .flat_map(|lane| lane.join().expect("a lane"))
+                .collect()
+        });
+        server.restart();
+        upload.to = server.client();
+        let ranges = upload.ranges();
+        for (from, to) in &acknowledged {
+            let there = ranges.iter().any(|(first, end)| first <= from && to <= end);
+            assert!(there, "{from}..{to} was acknowledged, HEAD says {ranges:?}");
+        }
+        let claims =
+            proxy_testkit::token::claims(proxy_testkit::server::TOKEN_SECRET, &upload.token);
+        let session = claims["session"].as_str().expect("a session").to_owned();
+        if let Ok(staged) = std::fs::read(folder.at(".upload").join(session)) {
+            for (from, to) in ranges {
+                let bytes = &staged[from as usize..to as usize];
+                assert_eq!(
+                    pattern.mismatch(from, bytes),
+                    None,
+                    "{from}..{to} is durable"
+                );
+            }
+        }
+        fill_gaps(&upload, &folder, &name, pattern);
+        std::fs::remove_file(folder.at(&name)).expect("removed");
+    }
+    assert_eq!(names(&folder.path), [""; 0], "left behind");
+    server.finish();
+}
+
 #[test]
 fn sessions_that_a_crash_left_are_collected_when_they_expire() {
     let tables = "[server.uploads]\ncollect-interval = \"1s\"\ncollect-grace = \"0s\"\n";

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod extent;
 pub mod filename;
 pub mod grammar;
 pub mod id;

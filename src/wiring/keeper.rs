@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use proxy_core::extent::{Extent, Extents, Recorded, Want};
 use proxy_core::token::UploadClaims;
 use proxy_core::units::Offset;
 use proxy_server::bridge::{Call, Claimed, Grant, Known, Refusal, Report};
-use proxy_state::{Claim, ClaimError, ClaimOutcome, LeaseError, Session, SessionState, Sessions};
+use proxy_state::{
+    Claim, ClaimError, ClaimOutcome, Holder, LeaseError, Session, SessionState, Sessions,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// Reports of one session that may wait; its holder sends one at a time.
@@ -30,10 +33,10 @@ pub async fn serve(mut calls: mpsc::Receiver<Call>, sessions: Arc<dyn Sessions>)
             Call::Claim {
                 upload,
                 staged,
-                wanted,
+                want,
                 reply,
             } => {
-                tokio::spawn(claim(sessions, *upload, staged, wanted, reply));
+                tokio::spawn(claim(sessions, *upload, staged, want, reply));
             }
         }
     }
@@ -46,7 +49,7 @@ fn known(session: &Session) -> Known {
     };
     let staged = (session.ino, session.dev);
     Known {
-        offset: session.offset,
+        durable: session.durable(),
         size: session.size,
         staged,
         finished,
@@ -57,7 +60,7 @@ async fn claim(
     sessions: Arc<dyn Sessions>,
     upload: UploadClaims,
     staged: (u64, u64),
-    wanted: Offset,
+    want: Want,
     reply: oneshot::Sender<Result<Claimed, Refusal>>,
 ) {
     let session = Session {
@@ -67,17 +70,13 @@ async fn claim(
         relpath: upload.relpath,
         size: u64::try_from(upload.size).unwrap_or(0),
         offset: Offset::ZERO,
+        ranges: Extents::default(),
         ino: staged.0,
         dev: staged.1,
         exp: upload.exp,
         state: SessionState::Open,
     };
-    let outcome = sessions
-        .claim(Claim {
-            session,
-            offset: Some(wanted),
-        })
-        .await;
+    let outcome = sessions.claim(Claim { session, want }).await;
     let granted = match outcome {
         Ok(ClaimOutcome::Granted(granted)) => granted,
         Ok(ClaimOutcome::Finished(session)) => {
@@ -92,13 +91,13 @@ async fn claim(
     let (reports, incoming) = mpsc::channel(REPORTS_MAX);
     let (revoke, revoked) = oneshot::channel();
     let grant = Grant {
-        offset: granted.session.offset,
+        durable: granted.session.durable(),
         revoked,
         reports,
     };
     // If the caller is gone, the grant goes down with the answer and the keeper ends at once.
     let _ = reply.send(Ok(Claimed::Granted(grant)));
-    keep(sessions, *granted, incoming, revoke).await;
+    keep(sessions, *granted, want, incoming, revoke).await;
 }
 
 fn refused(error: ClaimError) -> Refusal {
@@ -114,8 +113,9 @@ fn refused(error: ClaimError) -> Refusal {
 async fn keep(
     sessions: Arc<dyn Sessions>,
     granted: proxy_state::Grant,
+    want: Want,
     mut incoming: mpsc::Receiver<Report>,
-    revoke: oneshot::Sender<Option<Offset>>,
+    revoke: oneshot::Sender<Want>,
 ) {
     let proxy_state::Grant {
         holder,
@@ -129,15 +129,16 @@ async fn keep(
             report = incoming.recv() => report,
             signal = &mut revoked, if revoke.is_some() => {
                 if let (Ok(signal), Some(revoke)) = (signal, revoke.take()) {
-                    let _ = revoke.send(signal.newcomer_offset);
+                    let _ = revoke.send(signal.newcomer);
                 }
                 continue;
             }
         };
         let Some(report) = report else { break };
         match report {
-            Report::Advance { to, reply } => {
-                let _ = reply.send(told(sessions.advance(session.id, holder, to).await));
+            Report::Record { extent, reply } => {
+                let recorded = record(&*sessions, &session, holder, want, extent).await;
+                let _ = reply.send(told(recorded));
             }
             Report::Secure { reply } => {
                 let secured = sessions.secure(session.id).await;
@@ -153,11 +154,8 @@ async fn keep(
                 let _ = reply.send(told(done));
             }
             Report::Abort { reply } => {
-                sessions.release(session.id, holder).await;
-                let gone = sessions.forget(session.id).await;
-                let gone = gone
-                    .map(|_| ())
-                    .map_err(|error| Refusal::Store(error.to_string()));
+                let gone = sessions.abandon(session.id).await;
+                let gone = gone.map_err(|error| Refusal::Store(error.to_string()));
                 let _ = reply.send(gone);
             }
         }
@@ -165,8 +163,26 @@ async fn keep(
     drop(guard);
 }
 
-fn told(outcome: Result<(), LeaseError>) -> Result<(), Refusal> {
+/// A writer at the end moves the offset; a part is put where it belongs.
+async fn record(
+    sessions: &dyn Sessions,
+    session: &Session,
+    holder: Holder,
+    want: Want,
+    extent: Extent,
+) -> Result<Recorded, LeaseError> {
+    match want {
+        Want::Append { .. } => {
+            let to = Offset::new(extent.to);
+            sessions.advance(session.id, holder, to).await
+        }
+        Want::Part(_) => sessions.record(session.id, holder, extent).await,
+    }
+}
+
+fn told<T>(outcome: Result<T, LeaseError>) -> Result<T, Refusal> {
     outcome.map_err(|error| match error {
+        LeaseError::TooManyRanges { .. } => Refusal::TooManyRanges,
         LeaseError::Store(error) => Refusal::Store(error.to_string()),
         LeaseError::Unknown => Refusal::NotFound,
         _ => Refusal::Lost,

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use proxy_core::extent::{Extent, Extents, Recorded};
 use proxy_core::id::{SessionId, TaskId};
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
@@ -67,6 +68,9 @@ pub struct StoreOptions {
     /// How long a claim waits for an older holder to let go. Default 10 s: a holder has to sync
     /// what it received.
     pub lease_wait: Duration,
+    /// Separate ranges of durable bytes that one session may have. Default 256: with their header
+    /// they fit into what clients read, and into a page of the file.
+    pub ranges_max: usize,
     /// Largest body of a task, as JSON text. Default 1 MiB.
     pub task_body_bytes_max: usize,
 }
@@ -80,6 +84,7 @@ impl Default for StoreOptions {
             created_len_max: 4096,
             created_linger: Duration::from_secs(1),
             lease_wait: Duration::from_secs(10),
+            ranges_max: 256,
             task_body_bytes_max: 1 << 20,
         }
     }
@@ -271,7 +276,7 @@ impl Sessions for EmbeddedStore {
         let id = want.session.id;
         let lease = self
             .leases
-            .acquire(id, want.offset, self.options.lease_wait)
+            .acquire(id, want.want, self.options.lease_wait)
             .await;
         // Dropped on every way out but the last: the lease ends then.
         let lease::Lease {
@@ -287,6 +292,7 @@ impl Sessions for EmbeddedStore {
             None => {
                 let mut session = want.session.clone();
                 session.offset = Offset::ZERO;
+                session.ranges = Extents::default();
                 session.state = SessionState::Open;
                 self.add(&session).await?;
                 tracing::info!(session = %id, "session is recorded anew, from byte 0");
@@ -307,10 +313,29 @@ impl Sessions for EmbeddedStore {
         })))
     }
 
-    async fn advance(&self, id: SessionId, holder: Holder, to: Offset) -> Result<(), LeaseError> {
+    async fn advance(
+        &self,
+        id: SessionId,
+        holder: Holder,
+        to: Offset,
+    ) -> Result<Recorded, LeaseError> {
         let keep = Keep::Change(self.holders_change(id, holder)?);
         self.write(Some(keep), move |tables| tables.advance(id, to))
             .await
+    }
+
+    async fn record(
+        &self,
+        id: SessionId,
+        holder: Holder,
+        extent: Extent,
+    ) -> Result<Recorded, LeaseError> {
+        let keep = Keep::Change(self.holders_change(id, holder)?);
+        let ranges_max = self.options.ranges_max;
+        self.write(Some(keep), move |tables| {
+            tables.record(id, extent, ranges_max)
+        })
+        .await
     }
 
     async fn secure(&self, id: SessionId) -> Result<(), StateError> {
@@ -353,6 +378,12 @@ impl Sessions for EmbeddedStore {
         self.write::<(), StateError>(keep, forget)
             .await
             .map(|()| true)
+    }
+
+    async fn abandon(&self, id: SessionId) -> Result<(), StateError> {
+        self.leases.end_all(id);
+        self.write(None, move |tables| tables.forget(id).map(Ok))
+            .await
     }
 }
 

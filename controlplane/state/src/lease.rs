@@ -4,9 +4,10 @@
 //! without waiting claim takes no room here.
 //!
 //! Laws
-//! - At most one holder and one waiting claim per session: a newer claim ends the older wait.
+//! - No two holders of a session may write the same bytes, and no two go on at its end
+//!   ([`Want::conflicts`]); of claims that conflict the newest wins.
 //! - A lease passes on only when its holder has ended *and* the holder's queued changes are
-//!   settled, so that a new holder never reads an offset that is about to move.
+//!   settled, so that a new holder never reads a record that is about to change under it.
 //! - Nothing is handed over in messages. A wake-up only says "look again", so a claim that is
 //!   dropped at any moment leaves nothing behind.
 //! - No lock is held while something else is woken, dropped or waited for.
@@ -16,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use proxy_core::extent::Want;
 use proxy_core::id::SessionId;
-use proxy_core::units::Offset;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -54,22 +55,31 @@ pub(crate) enum Refused {
 #[derive(Debug, Default)]
 struct Table {
     slots: HashMap<SessionId, Slot>,
-    /// Of all claims so far, the number of the newest.
+    /// Names claims.
     tickets: u64,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
-    /// Ticket of the newest claim on this session.
-    newest: u64,
-    held: Option<Held>,
-    /// Wakes the claim that waits; it is the newest one.
-    waiting: Option<oneshot::Sender<Wake>>,
+    held: Vec<Held>,
+    claims: Vec<Waiting>,
+}
+
+/// A claim that is not granted yet.
+#[derive(Debug)]
+struct Waiting {
+    ticket: u64,
+    want: Want,
+    /// A newer claim conflicts with it.
+    superseded: bool,
+    /// Wakes it when something changed.
+    wake: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Debug)]
 struct Held {
     holder: Holder,
+    want: Want,
     /// `None` once it was told.
     revoke: Option<oneshot::Sender<Revocation>>,
     /// Changes of this holder that are queued and not settled.
@@ -78,34 +88,44 @@ struct Held {
     ended: bool,
 }
 
-/// Why a waiting claim is woken. When the slot was dropped instead, it looks again too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wake {
-    Free,
-    Superseded,
+impl Slot {
+    fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.claims.is_empty()
+    }
+
+    /// Everybody who waits, to be woken without the lock.
+    fn wakes(&mut self) -> Vec<oneshot::Sender<()>> {
+        let wakes = self.claims.iter_mut();
+        wakes.filter_map(|claim| claim.wake.take()).collect()
+    }
+
+    fn holder(&mut self, holder: Holder) -> Option<&mut Held> {
+        self.held.iter_mut().find(|held| held.holder == holder)
+    }
 }
 
 enum Step {
     Granted(Holder, oneshot::Receiver<Revocation>),
     Superseded,
-    Wait(oneshot::Receiver<Wake>),
+    Wait(oneshot::Receiver<()>),
 }
 
 impl Leases {
-    /// Takes the lease of `id`, ending an older holder and older claims. Waits up to `bound`.
+    /// Takes a lease of `id`, ending older holders and claims that conflict with it. Waits up to
+    /// `bound`.
     ///
     /// # Cancellation
     /// Dropping the future gives up the claim.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         id: SessionId,
-        offset: Option<Offset>,
+        want: Want,
         bound: Duration,
     ) -> Result<Lease, Refused> {
         let deadline = Instant::now() + bound;
-        let place = self.enter(id);
+        let place = self.enter(id, want);
         loop {
-            match self.step(id, place.ticket, offset) {
+            match self.step(id, place.ticket, want) {
                 Step::Granted(holder, revoked) => {
                     let guard = self.guard(id, holder);
                     return Ok(Lease {
@@ -115,9 +135,9 @@ impl Leases {
                     });
                 }
                 Step::Superseded => return Err(Refused::Superseded),
+                // A wake-up that was dropped is one, too: look again.
                 Step::Wait(wake) => match timeout_at(deadline, wake).await {
-                    Ok(Ok(Wake::Superseded)) => return Err(Refused::Superseded),
-                    Ok(Ok(Wake::Free) | Err(_)) => {}
+                    Ok(_) => {}
                     Err(_) => return Err(Refused::Held),
                 },
             }
@@ -130,28 +150,23 @@ impl Leases {
         if table.slots.contains_key(&id) {
             return None;
         }
-        table.tickets += 1;
-        let newest = table.tickets;
-        let (held, _) = Held::new();
+        let (held, _) = Held::new(Want::alone());
         let holder = held.holder;
-        table.slots.insert(
-            id,
-            Slot {
-                newest,
-                held: Some(held),
-                waiting: None,
-            },
-        );
+        let slot = Slot {
+            held: vec![held],
+            claims: Vec::new(),
+        };
+        table.slots.insert(id, slot);
         drop(table);
         Some(self.guard(id, holder))
     }
 
-    /// Registers a change of `holder`: the lease will not pass on before the result is dropped.
-    /// `None`: it is not the holder, or has ended.
+    /// Registers a change of `holder`: its lease will not pass on before the result is dropped.
+    /// `None`: it is no holder, or has ended.
     pub(crate) fn begin_change(self: &Arc<Self>, id: SessionId, holder: Holder) -> Option<Change> {
         let mut table = self.table.lock();
-        let held = table.slots.get_mut(&id)?.held.as_mut()?;
-        if held.holder != holder || held.ended {
+        let held = table.slots.get_mut(&id)?.holder(holder)?;
+        if held.ended {
             return None;
         }
         held.changes_unsettled += 1;
@@ -168,13 +183,29 @@ impl Leases {
         self.settle(id, holder, |held| held.ended = true);
     }
 
-    /// Whether someone holds the lease of `id`.
+    /// Ends every lease and every claim of `id`: what they are about is over.
+    pub(crate) fn end_all(&self, id: SessionId) {
+        let mut table = self.table.lock();
+        let Some(slot) = table.slots.get_mut(&id) else {
+            return;
+        };
+        for claim in &mut slot.claims {
+            claim.superseded = true;
+        }
+        let (freed, wakes) = (std::mem::take(&mut slot.held), slot.wakes());
+        if slot.is_idle() {
+            table.slots.remove(&id);
+        }
+        drop(table);
+        drop(freed);
+        wake_all(wakes);
+    }
+
+    /// Whether someone holds a lease of `id`.
     pub(crate) fn is_held(&self, id: SessionId) -> bool {
-        self.table
-            .lock()
-            .slots
-            .get(&id)
-            .is_some_and(|slot| slot.held.is_some())
+        let table = self.table.lock();
+        let slot = table.slots.get(&id);
+        slot.is_some_and(|slot| !slot.held.is_empty())
     }
 
     /// Sessions with a holder or a waiting claim.
@@ -187,19 +218,29 @@ impl Leases {
         LeaseGuard::new(move || leases.end(id, holder))
     }
 
-    /// Makes this the newest claim and ends the wait of the one before.
-    fn enter(self: &Arc<Self>, id: SessionId) -> Place {
+    /// Makes this the newest claim and ends the wait of those that it conflicts with.
+    fn enter(self: &Arc<Self>, id: SessionId, want: Want) -> Place {
         let mut table = self.table.lock();
         table.tickets += 1;
         let ticket = table.tickets;
         let slot = table.slots.entry(id).or_default();
-        slot.newest = ticket;
-        let older = slot.waiting.take();
-        drop(table);
-        if let Some(older) = older {
-            // Nobody there any more is fine: that claim was dropped.
-            let _ = older.send(Wake::Superseded);
+        let mut wakes = Vec::new();
+        for older in slot
+            .claims
+            .iter_mut()
+            .filter(|old| old.want.conflicts(want))
+        {
+            older.superseded = true;
+            wakes.extend(older.wake.take());
         }
+        slot.claims.push(Waiting {
+            ticket,
+            want,
+            superseded: false,
+            wake: None,
+        });
+        drop(table);
+        wake_all(wakes);
         Place {
             leases: Arc::clone(self),
             id,
@@ -208,28 +249,38 @@ impl Leases {
     }
 
     /// One look at the slot: take it, give up, or wait for the next change.
-    fn step(&self, id: SessionId, ticket: u64, offset: Option<Offset>) -> Step {
+    fn step(&self, id: SessionId, ticket: u64, want: Want) -> Step {
         let mut table = self.table.lock();
         let slot = table.slots.entry(id).or_default();
-        if ticket < slot.newest {
+        let Some(at) = slot.claims.iter().position(|claim| claim.ticket == ticket) else {
+            return Step::Superseded;
+        };
+        if slot.claims[at].superseded {
             return Step::Superseded;
         }
-        slot.newest = ticket;
-        let Some(held) = slot.held.as_mut() else {
-            let (held, revoked) = Held::new();
+        let mut revoked = Vec::new();
+        let mut is_free = true;
+        for held in slot
+            .held
+            .iter_mut()
+            .filter(|held| held.want.conflicts(want))
+        {
+            is_free = false;
+            revoked.extend(held.revoke.take());
+        }
+        if is_free {
+            slot.claims.swap_remove(at);
+            let (held, revoked) = Held::new(want);
             let holder = held.holder;
-            slot.held = Some(held);
+            slot.held.push(held);
             return Step::Granted(holder, revoked);
-        };
-        let revoke = held.revoke.take();
+        }
         let (wake, woken) = oneshot::channel();
-        slot.waiting = Some(wake);
+        slot.claims[at].wake = Some(wake);
         drop(table);
-        if let Some(revoke) = revoke {
+        for revoke in revoked {
             // A holder that no longer listens is about to end.
-            let _ = revoke.send(Revocation {
-                newcomer_offset: offset,
-            });
+            let _ = revoke.send(Revocation { newcomer: want });
         }
         Step::Wait(woken)
     }
@@ -240,36 +291,39 @@ impl Leases {
         let Some(slot) = table.slots.get_mut(&id) else {
             return;
         };
-        let Some(held) = slot.held.as_mut() else {
+        let Some(held) = slot.holder(holder) else {
             return;
         };
-        if held.holder != holder {
-            return;
-        }
         change(held);
         if !held.ended || held.changes_unsettled > 0 {
             return;
         }
-        let freed = slot.held.take();
-        let waiting = slot.waiting.take();
-        if waiting.is_none() {
+        let at = slot.held.iter().position(|held| held.holder == holder);
+        let freed = at.map(|at| slot.held.swap_remove(at));
+        let wakes = slot.wakes();
+        if slot.is_idle() {
             table.slots.remove(&id);
         }
         drop(table);
         drop(freed);
-        if let Some(waiting) = waiting {
-            // A claim that was dropped meanwhile cleans up by itself, see `Place`.
-            let _ = waiting.send(Wake::Free);
-        }
+        wake_all(wakes);
+    }
+}
+
+fn wake_all(wakes: Vec<oneshot::Sender<()>>) {
+    for wake in wakes {
+        // A claim that was dropped meanwhile cleans up by itself, see `Place`.
+        let _ = wake.send(());
     }
 }
 
 impl Held {
-    fn new() -> (Self, oneshot::Receiver<Revocation>) {
+    fn new(want: Want) -> (Self, oneshot::Receiver<Revocation>) {
         let (revoke, revoked) = oneshot::channel();
         let holder = Holder::random();
         let held = Self {
             holder,
+            want,
             revoke: Some(revoke),
             changes_unsettled: 0,
             ended: false,
@@ -278,7 +332,8 @@ impl Held {
     }
 }
 
-/// A claim's place in the table; leaving it in any way removes a slot that nobody needs.
+/// A claim's place in the table; leaving it in any way removes the claim, and a slot that nobody
+/// needs.
 struct Place {
     leases: Arc<Leases>,
     id: SessionId,
@@ -291,15 +346,16 @@ impl Drop for Place {
         let Some(slot) = table.slots.get_mut(&self.id) else {
             return;
         };
-        if slot.newest != self.ticket {
-            return;
-        }
-        let waiting = slot.waiting.take();
-        if slot.held.is_none() {
+        let mine = slot
+            .claims
+            .iter()
+            .position(|claim| claim.ticket == self.ticket);
+        let gone = mine.map(|at| slot.claims.swap_remove(at));
+        if slot.is_idle() {
             table.slots.remove(&self.id);
         }
         drop(table);
-        drop(waiting);
+        drop(gone);
     }
 }
 

@@ -1,12 +1,13 @@
 //! Upload sessions: what is recorded of an upload, and who may write to it.
 //!
-//! A session says how many bytes of its staging file are durable. A lease says which request may
-//! write the next ones. The record outlives the process, the lease does not.
+//! A session says which bytes of its staging file are durable. A lease says which request may
+//! write which others. The record outlives the process, the lease does not.
 //!
 //! Laws
-//! - The recorded offset never moves back, never passes the size, and is on disk before a caller
+//! - A byte that is on record stays there; none passes the size; it is on disk before a caller
 //!   hears of it.
-//! - One holder at a time. The newest claim wins: it revokes the holder and every older claim.
+//! - No two holders may write the same bytes. The newest claim wins: it revokes the holders and
+//!   older claims that it conflicts with ([`Want::conflicts`]).
 //! - A lease ends when its [`LeaseGuard`] is dropped, wherever and why ever that happens. Nothing
 //!   else needs to go right.
 //! - A finished session stays on record until its token expires, so that a lost answer can be
@@ -17,6 +18,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use proxy_core::extent::{Extent, Extents, Recorded, Want};
 use proxy_core::id::{SessionId, VFolderId};
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
@@ -40,9 +42,12 @@ pub struct Session {
     pub relpath: RelPath,
     /// Bytes of the whole file.
     pub size: u64,
-    /// Bytes of the staging file that are durable. `0 <= offset <= size`
+    /// Bytes of the staging file that are durable without a gap. `0 <= offset <= size`
     #[serde(with = "offset_as_number")]
     pub offset: Offset,
+    /// Durable bytes behind a gap: `offset < from`, `to <= size`.
+    #[serde(default, skip_serializing_if = "Extents::is_empty")]
+    pub ranges: Extents,
     /// Inode of the staging file.
     pub ino: u64,
     /// Device of the staging file.
@@ -74,6 +79,20 @@ impl Session {
     /// Whether the file is in place.
     pub const fn is_finished(&self) -> bool {
         matches!(self.state, SessionState::Finished { .. })
+    }
+
+    /// All durable bytes.
+    pub fn durable(&self) -> Extents {
+        let mut all = self.ranges.clone();
+        all.insert(Extent::new(0, self.offset.get()));
+        all
+    }
+
+    /// Makes `durable` the durable bytes.
+    pub(crate) fn set_durable(&mut self, durable: &Extents) {
+        let prefix = durable.prefix();
+        self.offset = Offset::new(prefix);
+        self.ranges = durable.after(prefix);
     }
 
     /// Whether `other` is the same upload: everything but what may change while it runs. The inode
@@ -111,21 +130,21 @@ pub struct Claim {
     /// What the token and the staging file say. It is recorded when the store does not know the
     /// session (a store that lost its memory), then with offset 0 and state open.
     pub session: Session,
-    /// Where the request says that it begins. The holder hears of it, see [`Revocation`].
-    pub offset: Option<Offset>,
+    /// Which bytes. A holder that is in the way hears of it, see [`Revocation`].
+    pub want: Want,
 }
 
 /// Why a holder has to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revocation {
-    /// Where the newer request says that it begins.
+    /// What the newer request wants.
     ///
     /// A client that asked for the offset and then resumes says the recorded one: committing the
     /// tail now would make its number wrong, so the holder commits only if the two differ.
-    pub newcomer_offset: Option<Offset>,
+    pub newcomer: Want,
 }
 
-/// Permission to write to one session from its recorded offset on.
+/// Permission to write the bytes of a session that were claimed.
 ///
 /// All parts may be moved to other threads and kept apart. The permission lives as long as
 /// [`Grant::guard`].
@@ -233,6 +252,12 @@ pub enum LeaseError {
         /// Asked for.
         got: Offset,
     },
+    /// The session would have more separate ranges than the store keeps. Nothing was recorded.
+    #[error("more than {ranges_max} separate ranges")]
+    TooManyRanges {
+        /// The limit.
+        ranges_max: usize,
+    },
     /// The store failed; whether the report is on record is unknown.
     #[error(transparent)]
     Store(#[from] StateError),
@@ -256,9 +281,9 @@ pub trait Sessions: Send + Sync {
 
     /// Asks for the permission to write.
     ///
-    /// A session that is held: the holder is revoked, and the claim waits for it to let go, up to
-    /// the bound of the store. A report of the holder is not enough: it may still have writes in
-    /// flight. Of several claims the newest wins.
+    /// Holders that the claim conflicts with are revoked, and the claim waits for them to let go,
+    /// up to the bound of the store. A report of a holder is not enough: it may still have writes
+    /// in flight. Of several claims that conflict the newest wins.
     ///
     /// # Errors
     /// See [`ClaimError`].
@@ -269,6 +294,7 @@ pub trait Sessions: Send + Sync {
 
     /// Records that all bytes before `to` are durable in the staging file; keeps the lease.
     /// On disk when it returns. `to` equal to the recorded offset is fine and costs nothing.
+    /// For the holder of a [`Want::Append`].
     ///
     /// # Errors
     /// See [`LeaseError`].
@@ -276,7 +302,32 @@ pub trait Sessions: Send + Sync {
     /// # Cancellation
     /// Once queued, the change is made also if the future is dropped; the lease does not pass on
     /// before it is.
-    async fn advance(&self, id: SessionId, holder: Holder, to: Offset) -> Result<(), LeaseError>;
+    async fn advance(
+        &self,
+        id: SessionId,
+        holder: Holder,
+        to: Offset,
+    ) -> Result<Recorded, LeaseError>;
+
+    /// Records that the bytes of `extent` are durable in the staging file; keeps the lease.
+    /// On disk when it returns; reports of many parts share a commit. Bytes that are on record
+    /// already are fine.
+    ///
+    /// The bytes that make the upload whole are *not* recorded: [`Recorded::whole`] says so to the
+    /// one holder who has them, and [`Sessions::finish`] records them with the name of the file.
+    /// So a record that is whole is that of a file in its place.
+    ///
+    /// # Errors
+    /// See [`LeaseError`].
+    ///
+    /// # Cancellation
+    /// As for [`Sessions::advance`].
+    async fn record(
+        &self,
+        id: SessionId,
+        holder: Holder,
+        extent: Extent,
+    ) -> Result<Recorded, LeaseError>;
 
     /// Makes the record of a session durable if it is not yet: what [`Sessions::create`] and
     /// [`Sessions::claim`] recorded may be in memory only. To be called before the staging file
@@ -315,6 +366,14 @@ pub trait Sessions: Send + Sync {
     /// # Errors
     /// The store failed.
     async fn forget(&self, id: SessionId) -> Result<bool, StateError>;
+
+    /// Ends every lease and every waiting claim of a session, and removes it from the record: its
+    /// bytes can not be trusted, or are not wanted. Holders hear [`LeaseError::Lost`] with their
+    /// next report.
+    ///
+    /// # Errors
+    /// The store failed; the leases are over all the same.
+    async fn abandon(&self, id: SessionId) -> Result<(), StateError>;
 }
 
 /// An [`Offset`] as a plain number.

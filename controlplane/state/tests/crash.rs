@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use proxy_core::extent::{Extents, Want};
 use proxy_core::id::{SessionId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
@@ -94,7 +95,7 @@ async fn upload_for_ever(store: Arc<EmbeddedStore>, first: Option<Session>, mut 
 async fn upload(store: &EmbeddedStore, session: Session, random: &mut Random) {
     let want = Claim {
         session,
-        offset: None,
+        want: Want::append(None),
     };
     let ClaimOutcome::Granted(grant) = store.claim(want).await.unwrap() else {
         panic!("granted")
@@ -146,6 +147,7 @@ fn new_session(size: u64) -> Session {
         relpath: RelPath::parse("file.bin").unwrap(),
         size,
         offset: Offset::ZERO,
+        ranges: Extents::default(),
         ino: 7,
         dev: 8,
         exp: 1_000,

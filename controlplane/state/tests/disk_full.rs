@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use proxy_core::extent::{Extents, Want};
 use proxy_core::id::{SessionId, VFolderId};
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
@@ -89,7 +90,7 @@ async fn fill_and_go_on(dir: &Path) {
 async fn upload(store: &EmbeddedStore, session: &Session) -> Result<(), LeaseError> {
     let want = Claim {
         session: session.clone(),
-        offset: None,
+        want: Want::append(None),
     };
     let ClaimOutcome::Granted(grant) = store.claim(want).await.unwrap() else {
         panic!("granted")
@@ -97,6 +98,7 @@ async fn upload(store: &EmbeddedStore, session: &Session) -> Result<(), LeaseErr
     store
         .advance(session.id, grant.holder, Offset::new(1))
         .await
+        .map(drop)
 }
 
 async fn check(store: &EmbeddedStore, recorded: &[SessionId]) {
@@ -114,6 +116,7 @@ fn new_session() -> Session {
         relpath: RelPath::parse(&"long/".repeat(50)).unwrap(),
         size: 10,
         offset: Offset::ZERO,
+        ranges: Extents::default(),
         ino: 7,
         dev: 8,
         exp: 1_000,

@@ -29,6 +29,7 @@ fn sessions(count: u64) -> Vec<Session> {
         relpath: RelPath::parse(&format!("some/folder/file-{at}.bin")).unwrap(),
         size: at,
         offset: Offset::ZERO,
+        ranges: Default::default(),
         ino: at,
         dev: 8,
         exp: at,

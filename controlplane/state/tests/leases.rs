@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use proxy_core::extent::{Extents, Want};
 use proxy_core::id::{SessionId, VFolderId};
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
@@ -90,6 +91,7 @@ fn watched() -> Watched {
         relpath: RelPath::parse("file.bin").unwrap(),
         size: u64::MAX,
         offset: Offset::ZERO,
+        ranges: Extents::default(),
         ino: 7,
         dev: 8,
         exp: 1_000,
@@ -162,7 +164,7 @@ async fn claim_once(
     } = &watched[at];
     let claim = Claim {
         session: session.clone(),
-        offset: None,
+        want: Want::append(None),
     };
     let ClaimOutcome::Granted(grant) = store.claim(claim).await? else {
         panic!("granted")

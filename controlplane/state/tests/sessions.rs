@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proxy_core::extent::{Extents, Want};
 use proxy_core::id::{SessionId, VFolderId};
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
@@ -40,6 +41,7 @@ fn session(size: u64) -> Session {
         relpath: RelPath::parse("dir/file.bin").unwrap(),
         size,
         offset: Offset::ZERO,
+        ranges: Extents::default(),
         ino: 7,
         dev: 8,
         exp: 1_000,
@@ -50,7 +52,7 @@ fn session(size: u64) -> Session {
 fn claim(session: &Session) -> Claim {
     Claim {
         session: session.clone(),
-        offset: Some(session.offset),
+        want: Want::append(Some(session.offset)),
     }
 }
 
@@ -121,7 +123,8 @@ async fn check_advance(steps: &[u64], want: Result<(), LeaseError>, offset: u64)
     for to in steps {
         got = store
             .advance(session.id, grant.holder, Offset::new(*to))
-            .await;
+            .await
+            .map(drop);
     }
     assert_eq!(got, want, "{steps:?}");
     let seen = store.look(session.id).await.unwrap().unwrap();
@@ -175,20 +178,21 @@ async fn only_the_holder_may_report() {
     store.create(session.clone()).await.unwrap();
     let (id, to) = (session.id, Offset::new(4));
     assert_eq!(
-        store.advance(id, Holder::random(), to).await,
+        store.advance(id, Holder::random(), to).await.map(drop),
         Err(LeaseError::Lost)
     );
     let grant = granted(&store, &session).await;
     assert_eq!(
-        store.advance(id, Holder::random(), to).await,
+        store.advance(id, Holder::random(), to).await.map(drop),
         Err(LeaseError::Lost)
     );
     store.release(id, Holder::random()).await;
-    assert_eq!(store.advance(id, grant.holder, to).await, Ok(()));
+    let moved = store.advance(id, grant.holder, to).await;
+    assert_eq!(moved.map(drop), Ok(()));
     store.release(id, grant.holder).await;
     store.release(id, grant.holder).await;
     assert_eq!(
-        store.advance(id, grant.holder, to).await,
+        store.advance(id, grant.holder, to).await.map(drop),
         Err(LeaseError::Lost)
     );
     let target = session.relpath.clone();
@@ -211,7 +215,10 @@ async fn a_store_that_lost_its_memory_adopts_the_session_at_zero() {
         Offset::ZERO
     );
     assert_eq!(
-        store.advance(lost.id, grant.holder, Offset::new(3)).await,
+        store
+            .advance(lost.id, grant.holder, Offset::new(3))
+            .await
+            .map(drop),
         Ok(())
     );
 }
@@ -283,7 +290,8 @@ async fn a_finished_session_is_remembered_and_not_granted() {
     }
     let late = store
         .advance(session.id, grant.holder, Offset::new(10))
-        .await;
+        .await
+        .map(drop);
     assert_eq!(late, Err(LeaseError::Lost));
     assert_eq!(store.stats().leases, 0);
 }
@@ -298,7 +306,7 @@ async fn a_newer_claim_revokes_the_holder_and_gets_what_it_committed() {
     assert_eq!(
         revoked,
         Revocation {
-            newcomer_offset: Some(Offset::ZERO)
+            newcomer: Want::append(Some(Offset::ZERO))
         }
     );
     store
@@ -352,7 +360,10 @@ async fn a_holder_that_does_not_let_go_keeps_the_lease() {
         assert_eq!(got, Err(ClaimError::Held));
     }
     assert_eq!(
-        store.advance(session.id, old.holder, Offset::new(1)).await,
+        store
+            .advance(session.id, old.holder, Offset::new(1))
+            .await
+            .map(drop),
         Ok(())
     );
     drop(old);

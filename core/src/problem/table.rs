@@ -246,6 +246,14 @@ table! {
         "VFolder Already Exists", "vfolder_create_already-exists";
     UploadTooLarge, Client, FixRequest, 413, "storage/upload-too-large",
         "Upload Too Large", "vfolder_create_invalid-parameters";
+    UploadPartConflict, Client, FixRequest, 409, "storage/upload-part-conflict",
+        "Upload Part Conflict", "storage-proxy_update_conflict";
+    UploadRangesMax, Client, RetryLater, 409, "storage/upload-ranges-max",
+        "Too Many Ranges In Upload", "storage-proxy_update_conflict";
+    UploadRangeOutside, Client, FixRequest, 416, "storage/upload-range-outside",
+        "Range Outside Of Upload", "storage-proxy_request_invalid-parameters";
+    UploadChecksumMismatch, Client, RetryLater, 460, "storage/upload-checksum-mismatch",
+        "Upload Checksum Mismatch", "storage-proxy_update_mismatch";
     NoSpace, Operator, RetryLater, 507, "storage/no-space",
         "No Space Left", "vfolder_update_unavailable";
     QuotaExceeded, Client, RetryLater, 507, "storage/quota-exceeded",

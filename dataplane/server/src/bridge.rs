@@ -4,6 +4,7 @@
 //! own: closing it (dropping the [`Grant`]) gives the session back, whatever became of the
 //! connection.
 
+use proxy_core::extent::{Extent, Extents, Recorded, Want};
 use proxy_core::id::SessionId;
 use proxy_core::relpath::RelPath;
 use proxy_core::token::UploadClaims;
@@ -26,8 +27,8 @@ pub enum Call {
         upload: Box<UploadClaims>,
         /// Inode and device of the staging file.
         staged: (u64, u64),
-        /// Where the client wants to continue.
-        wanted: Offset,
+        /// Which bytes the request wants to write.
+        want: Want,
         /// The answer.
         reply: oneshot::Sender<Result<Claimed, Refusal>>,
     },
@@ -37,7 +38,7 @@ pub enum Call {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Durable bytes.
-    pub offset: Offset,
+    pub durable: Extents,
     /// Bytes of the whole upload.
     pub size: u64,
     /// Inode and device of its staging file.
@@ -55,6 +56,8 @@ pub enum Refusal {
     Lost,
     /// No such session.
     NotFound,
+    /// The session would have more separate ranges than are kept.
+    TooManyRanges,
     /// The store failed; the text is for the log.
     Store(String),
     /// The control plane is gone: the process is ending.
@@ -74,9 +77,9 @@ pub enum Claimed {
 #[derive(Debug)]
 pub struct Grant {
     /// Durable bytes.
-    pub offset: Offset,
-    /// Fires when a newer request wants the session; says where that one will continue.
-    pub revoked: oneshot::Receiver<Option<Offset>>,
+    pub durable: Extents,
+    /// Fires when a newer request is in the way of this one; says what that one wants.
+    pub revoked: oneshot::Receiver<Want>,
     /// To the keeper of the session.
     pub reports: mpsc::Sender<Report>,
 }
@@ -84,12 +87,13 @@ pub struct Grant {
 /// What the holder of a session tells its keeper.
 #[derive(Debug)]
 pub enum Report {
-    /// Bytes up to here are durable.
-    Advance {
-        /// The new offset.
-        to: Offset,
-        /// Sent when that is on record, durably.
-        reply: oneshot::Sender<Result<(), Refusal>>,
+    /// These bytes are durable.
+    Record {
+        /// Which.
+        extent: Extent,
+        /// Sent when that is on record, durably; except for the bytes that make the upload whole,
+        /// which are recorded with [`Report::Finish`].
+        reply: oneshot::Sender<Result<Recorded, Refusal>>,
     },
     /// The file is about to get its name.
     Secure {
@@ -105,7 +109,7 @@ pub enum Report {
         /// Sent when that is on record, durably.
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
-    /// The upload is over for good.
+    /// The upload is over for good, for all its writers.
     Abort {
         /// Sent when the record is gone.
         reply: oneshot::Sender<Result<(), Refusal>>,
@@ -144,13 +148,13 @@ impl Bridge {
         &self,
         upload: UploadClaims,
         staged: (u64, u64),
-        wanted: Offset,
+        want: Want,
     ) -> Result<Claimed, Refusal> {
         let (reply, answer) = oneshot::channel();
         let call = Call::Claim {
             upload: Box::new(upload),
             staged,
-            wanted,
+            want,
             reply,
         };
         self.0.send(call).await.map_err(|_| Refusal::Closed)?;
@@ -163,10 +167,10 @@ impl Grant {
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub async fn report(
+    pub async fn report<T>(
         &self,
-        build: impl FnOnce(oneshot::Sender<Result<(), Refusal>>) -> Report,
-    ) -> Result<(), Refusal> {
+        build: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Report,
+    ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.reports
             .send(build(reply))

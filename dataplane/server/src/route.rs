@@ -52,6 +52,9 @@ pub(crate) async fn dispatch(
                 Method::Options => upload::options(snapshot),
                 Method::Head => upload::head(thread, snapshot, head).await,
                 Method::Patch => upload::patch(thread, snapshot, head, body).await,
+                Method::Put => upload::put(thread, snapshot, head, body)
+                    .await
+                    .unwrap_or_else(|| not_allowed("HEAD,OPTIONS,PATCH")),
                 _ => not_allowed("HEAD,OPTIONS,PATCH"),
             },
         ),

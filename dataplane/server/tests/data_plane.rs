@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use proxy_anchor::{VolumeRoot, staging};
+use proxy_core::extent::{Extents, Recorded};
 use proxy_core::id::{SessionId, VFolderId};
 use proxy_core::relpath::RelPath;
 use proxy_core::token::{ArchiveClaims, DownloadClaims, Secret, UploadClaims};
-use proxy_core::units::{ByteLen, Offset};
+use proxy_core::units::ByteLen;
 use proxy_server::bridge::{self, Call, Claimed, Grant, Known, Report};
 use proxy_server::metrics::Metrics;
 use proxy_server::snapshot::{Limits, Snapshot, VolumeEntry};
@@ -51,7 +52,7 @@ fn keep(mut calls: mpsc::Receiver<Call>) {
             } => {
                 let size = upload.size as u64;
                 let fresh = Known {
-                    offset: Offset::ZERO,
+                    durable: Extents::default(),
                     size,
                     staged,
                     finished: None,
@@ -65,7 +66,7 @@ fn keep(mut calls: mpsc::Receiver<Call>) {
                 let (reports, incoming) = mpsc::channel(1);
                 let (revoke, revoked) = oneshot::channel();
                 let grant = Grant {
-                    offset: entry.offset,
+                    durable: entry.durable.clone(),
                     revoked,
                     reports,
                 };
@@ -89,16 +90,22 @@ fn note(
         let mut all = known.lock().unwrap();
         let entry = all.get_mut(&session).unwrap();
         let reply = match report {
-            Report::Advance { to, reply } => {
-                entry.offset = to;
-                reply
+            Report::Record { extent, reply } => {
+                let mut durable = entry.durable.clone();
+                durable.insert(extent);
+                let whole = durable.is_whole(entry.size);
+                if !whole {
+                    entry.durable.clone_from(&durable);
+                }
+                let _ = reply.send(Ok(Recorded { durable, whole }));
+                continue;
             }
             Report::Finish {
                 last_from,
                 target,
                 reply,
             } => {
-                entry.offset = Offset::new(entry.size);
+                entry.durable = Extents::prefix_of(entry.size);
                 entry.finished = Some((target, last_from));
                 reply
             }

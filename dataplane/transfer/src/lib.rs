@@ -1,5 +1,5 @@
 //! Upload and download machines over the seams [`Disk`], [`Source`], [`Sink`] and
-//! [`patch::Ledger`].
+//! [`ledger::Ledger`].
 //!
 //! They decide what is written where, when it is synced and what may be promised. They know no
 //! socket, no ring, no runtime and no clock: production lends them all of that, tests lend a
@@ -13,10 +13,14 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+mod compare;
 pub mod download;
+pub mod ledger;
+pub mod parts;
 pub mod patch;
 pub mod receive;
 pub mod seam;
+pub mod write;
 
 #[cfg(test)]
 mod model;

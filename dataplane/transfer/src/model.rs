@@ -3,7 +3,9 @@
 //! Fault model
 //! - Writes finish in any order, may be short once, may fail with ENOSPC or EIO.
 //! - A crash keeps synced bytes; bytes that were only written may be there, lost, or garbage.
-//! - A sync may fail; after that nothing since the last success is kept.
+//! - A sync keeps what was written before it began, nothing of what is written meanwhile.
+//! - A sync may fail; after that nothing since the last success is kept, and whoever had the file
+//!   open is told by the next sync.
 //! - A peer may stop in the middle of a body, or send more than it announced.
 
 use std::cell::{Cell, RefCell};
@@ -14,9 +16,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use proxy_core::extent::{Extent, Extents, Recorded, Want};
 use proxy_core::units::{ByteLen, Offset};
 
-use crate::patch::{Claimed, Ledger, LedgerError};
+use crate::ledger::{Claimed, Ledger, LedgerError};
 use crate::seam::{Buffer, Disk, Fill, Partial, PeerError, Source};
 
 /// Bytes of a model buffer: small, so that one body needs many.
@@ -96,6 +99,46 @@ impl Buffer for Bytes {
 pub(crate) struct ModelFile {
     pub(crate) cache: RefCell<Vec<u8>>,
     pub(crate) durable: RefCell<Vec<u8>>,
+    /// When each byte of the cache, and of the disk, was written.
+    times: RefCell<(Vec<u64>, Vec<u64>)>,
+    clock: Cell<u64>,
+    /// How often each byte was written.
+    pub(crate) counts: RefCell<Vec<u32>>,
+    /// Syncs that failed, and how the last one did.
+    failures: Cell<(u64, i32)>,
+}
+
+/// An open model file.
+#[derive(Debug)]
+pub(crate) struct ModelFd {
+    file: Rc<ModelFile>,
+    /// Failures that were told here.
+    told: Cell<u64>,
+}
+
+impl ModelFd {
+    pub(crate) fn open(file: &Rc<ModelFile>) -> Self {
+        Self {
+            file: Rc::clone(file),
+            told: Cell::new(file.failures.get().0),
+        }
+    }
+}
+
+impl ModelFile {
+    /// A crash: only synced bytes are sure to be there; others may be, or be garbage.
+    pub(crate) fn crash(&self, rng: &Rng) {
+        let durable = self.durable.borrow();
+        let (written, kept) = &mut *self.times.borrow_mut();
+        for (at, byte) in self.cache.borrow_mut().iter_mut().enumerate() {
+            let sure = kept.get(at).copied().unwrap_or(0);
+            if written[at] <= sure {
+                *byte = durable.get(at).copied().unwrap_or(0);
+            } else if rng.below(2) == 0 {
+                *byte = rng.below(256) as u8;
+            }
+        }
+    }
 }
 
 /// Faults to come: the n-th write or sync fails with the errno.
@@ -157,10 +200,21 @@ fn put(file: &ModelFile, at: u64, bytes: &[u8]) {
         cache.resize(end, 0);
     }
     cache[at as usize..end].copy_from_slice(bytes);
+    let now = file.clock.get() + 1;
+    file.clock.set(now);
+    let written = &mut file.times.borrow_mut().0;
+    let mut counts = file.counts.borrow_mut();
+    let len = cache.len();
+    written.resize(len, 0);
+    counts.resize(len, 0);
+    for at in at as usize..end {
+        written[at] = now;
+        counts[at] += 1;
+    }
 }
 
 impl Disk for ModelDisk {
-    type File = Rc<ModelFile>;
+    type File = ModelFd;
     type Buf = Bytes;
 
     async fn buffer(&self) -> Bytes {
@@ -171,13 +225,13 @@ impl Disk for ModelDisk {
 
     async fn read_at(
         &self,
-        file: &Rc<ModelFile>,
+        file: &ModelFd,
         mut buf: Bytes,
         at: Offset,
         want: usize,
     ) -> (io::Result<usize>, Bytes) {
         Dawdle(self.rng.below(3)).await;
-        let cache = file.cache.borrow();
+        let cache = file.file.cache.borrow();
         let from = (at.get() as usize).min(cache.len());
         let to = (from + want).min(cache.len());
         buf.0.extend_from_slice(&cache[from..to]);
@@ -186,7 +240,7 @@ impl Disk for ModelDisk {
 
     async fn write_at(
         &self,
-        file: &Rc<ModelFile>,
+        file: &ModelFd,
         buf: Bytes,
         at: Offset,
     ) -> (Result<usize, Partial>, Bytes) {
@@ -196,33 +250,44 @@ impl Disk for ModelDisk {
         Dawdle(self.rng.below(12)).await;
         self.in_flight.set(self.in_flight.get() - 1);
         if let Some(partial) = self.fault(&buf.0, at.get()) {
-            put(file, at.get(), &buf.0[..partial.written]);
+            put(&file.file, at.get(), &buf.0[..partial.written]);
             return (Err(partial), buf);
         }
-        put(file, at.get(), &buf.0);
+        put(&file.file, at.get(), &buf.0);
         (Ok(buf.0.len()), buf)
     }
 
-    async fn sync(&self, file: &Rc<ModelFile>) -> io::Result<()> {
-        assert_eq!(
-            self.in_flight.get(),
-            0,
-            "a sync while writes are in flight proves nothing"
-        );
+    async fn sync(&self, fd: &ModelFd) -> io::Result<()> {
+        let file = &fd.file;
         let n = self.syncs.get();
         self.syncs.set(n + 1);
+        let (bytes, times) = (file.cache.borrow().clone(), file.times.borrow().0.clone());
         Dawdle(self.rng.below(4)).await;
         if let Some((when, errno)) = self.faults.sync
             && n == when
         {
             file.cache.borrow_mut().clone_from(&file.durable.borrow());
+            file.failures.set((file.failures.get().0 + 1, errno));
+        }
+        let (failures, errno) = file.failures.get();
+        if fd.told.replace(failures) < failures {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        file.durable.borrow_mut().clone_from(&file.cache.borrow());
+        let mut durable = file.durable.borrow_mut();
+        let kept = &mut file.times.borrow_mut().1;
+        let len = durable.len().max(bytes.len());
+        durable.resize(len, 0);
+        kept.resize(len, 0);
+        for (at, byte) in bytes.into_iter().enumerate() {
+            // Another sync may have begun later and ended before.
+            if kept[at] <= times[at] {
+                (durable[at], kept[at]) = (byte, times[at]);
+            }
+        }
         Ok(())
     }
 
-    async fn reserve(&self, _: &Rc<ModelFile>, _: Offset, _: ByteLen) -> io::Result<()> {
+    async fn reserve(&self, _: &ModelFd, _: Offset, _: ByteLen) -> io::Result<()> {
         Err(io::Error::from_raw_os_error(95))
     }
 }
@@ -233,6 +298,8 @@ pub(crate) struct ModelBody {
     pub(crate) announced: Option<u64>,
     pub(crate) ends: Result<(), PeerError>,
     pub(crate) rng: Rng,
+    /// What its checksum will say.
+    pub(crate) intact: Option<bool>,
 }
 
 impl Source for ModelBody {
@@ -270,6 +337,10 @@ impl Source for ModelBody {
             Err(_) => std::mem::replace(&mut self.ends, Ok(())).map(|()| true),
         }
     }
+
+    fn verdict(&self) -> Option<bool> {
+        self.intact
+    }
 }
 
 /// A ledger for one session.
@@ -286,11 +357,11 @@ pub(crate) struct ModelLedger {
 }
 
 impl Ledger for ModelLedger {
-    type File = Rc<ModelFile>;
+    type File = ModelFd;
     type Grant = ();
     type Error = String;
 
-    async fn claim(&self, _: Offset) -> Result<Claimed<()>, LedgerError<String>> {
+    async fn claim(&self, _: Want) -> Result<Claimed<()>, LedgerError<String>> {
         if self.aborted.get() {
             return Err(LedgerError::NotFound);
         }
@@ -302,36 +373,41 @@ impl Ledger for ModelLedger {
             },
             None => Claimed::Ours {
                 grant: (),
-                offset: Offset::new(self.offset.get()),
+                durable: Extents::prefix_of(self.offset.get()),
                 size,
+                laid_out: false,
             },
         })
     }
 
-    async fn open(&self, (): &()) -> Result<Rc<ModelFile>, LedgerError<String>> {
-        Ok(Rc::clone(&self.file))
+    async fn open(&self, (): &()) -> Result<ModelFd, LedgerError<String>> {
+        Ok(ModelFd::open(&self.file))
     }
 
-    async fn revoked(&self, (): &mut ()) -> Option<Offset> {
+    async fn revoked(&self, (): &mut ()) -> Option<Want> {
         match self.newcomer {
             Some((turns, offset)) => {
                 Dawdle(turns).await;
-                Some(Offset::new(offset))
+                Some(Want::append(Some(Offset::new(offset))))
             }
             None => std::future::pending().await,
         }
     }
 
-    async fn advance(&self, (): &(), to: Offset) -> Result<(), LedgerError<String>> {
+    async fn record(&self, (): &(), extent: Extent) -> Result<Recorded, LedgerError<String>> {
         let durable = self.file.durable.borrow().len() as u64;
         assert!(
-            to.get() <= durable,
+            extent.to <= durable,
             "offset {} is recorded, {durable} are durable",
-            to.get()
+            extent.to
         );
-        assert!(to.get() > self.offset.get());
-        self.offset.set(to.get());
-        Ok(())
+        assert_eq!(extent.from, self.offset.get());
+        assert!(!extent.is_empty());
+        self.offset.set(extent.to);
+        Ok(Recorded {
+            durable: Extents::prefix_of(extent.to),
+            whole: extent.to == self.size,
+        })
     }
 
     async fn finish(&self, (): &(), last_from: Offset) -> Result<(), LedgerError<String>> {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::model::{Faults, ModelBody, ModelDisk, ModelFile, ModelLedger, Rng, block_on};
+use crate::seam::PeerError;
 
 fn content(len: u64) -> Vec<u8> {
     (0..len).map(|i| (i * 7 % 251) as u8).collect()
@@ -31,10 +32,11 @@ fn body(bytes: &[u8], rng: &Rng) -> ModelBody {
         announced: Some(bytes.len() as u64),
         ends: Ok(()),
         rng: rng.clone(),
+        intact: None,
     }
 }
 
-fn run(disk: &ModelDisk, body: &mut ModelBody, ledger: &ModelLedger, at: u64) -> Patched<String> {
+fn run(disk: &ModelDisk, body: &mut ModelBody, ledger: &ModelLedger, at: u64) -> Written<String> {
     let request = PatchRequest {
         upload_offset: Offset::new(at),
         reserve: true,
@@ -45,11 +47,11 @@ fn run(disk: &ModelDisk, body: &mut ModelBody, ledger: &ModelLedger, at: u64) ->
 }
 
 #[track_caller]
-fn check_stored(patched: &Patched<String>, want: u64) {
-    let Patched::Stored { offset, .. } = patched else {
+fn check_stored(patched: &Written<String>, want: u64) {
+    let Written::Stored { durable, .. } = patched else {
         panic!("{patched:?}")
     };
-    assert_eq!(offset.get(), want);
+    assert_eq!(durable, &Extents::prefix_of(want));
 }
 
 #[test]
@@ -111,19 +113,19 @@ fn wrong_offsets_and_long_bodies_change_nothing() {
     for at in [0, 2, 4, 10, u64::MAX] {
         let patched = run(&disk, &mut body(b"x", &rng), &ledger, at);
         assert!(
-            matches!(patched, Patched::Mismatch { have } if have.get() == 3),
+            matches!(patched, Written::Mismatch { have } if have.get() == 3),
             "{patched:?}"
         );
     }
     let patched = run(&disk, &mut body(&content(20), &rng), &ledger, 3);
     assert!(
-        matches!(patched, Patched::TooLong { missing } if missing.get() == 7),
+        matches!(patched, Written::TooLong { missing } if missing.get() == 7),
         "{patched:?}"
     );
     let mut chunked = body(&content(20), &rng);
     chunked.announced = None;
     let patched = run(&disk, &mut chunked, &ledger, 3);
-    assert!(matches!(patched, Patched::TooLong { .. }), "{patched:?}");
+    assert!(matches!(patched, Written::TooLong { .. }), "{patched:?}");
     assert_eq!(ledger.offset.get(), 3);
     check_stored(&run(&disk, &mut body(&all[3..], &rng), &ledger, 3), 10);
     assert_eq!(ledger.target.borrow().as_deref(), Some(&all[..]));
@@ -141,7 +143,7 @@ fn a_lost_last_answer_is_given_again() {
     check_stored(&run(&disk, &mut body(b"", &rng), &ledger, 10), 10);
     for (bytes, at) in [(&all[..4], 0), (&all[4..9], 4), (&all[9..], 10)] {
         let patched = run(&disk, &mut body(bytes, &rng), &ledger, at);
-        assert!(matches!(patched, Patched::Mismatch { .. }), "{patched:?}");
+        assert!(matches!(patched, Written::Mismatch { .. }), "{patched:?}");
     }
 }
 
@@ -154,7 +156,7 @@ fn a_newer_writer_ends_an_older_one() {
         let disk = ModelDisk::new(rng.clone(), Faults::default());
         let patched = run(&disk, &mut body(&content(100_000), &rng), &ledger, 0);
         assert!(
-            matches!(patched, Patched::Ledger(LedgerError::Lost)),
+            matches!(patched, Written::Ledger(LedgerError::Lost)),
             "{patched:?}"
         );
         assert_eq!(ledger.offset.get() > 0, kept, "newcomer at {newcomer_at}");
@@ -173,13 +175,13 @@ fn a_full_disk_keeps_the_session() {
     };
     let disk = ModelDisk::new(rng.clone(), faults);
     let patched = run(&disk, &mut body(&all, &rng), &ledger, 0);
-    let Patched::NoSpace { durable, .. } = patched else {
+    let Written::NoSpace { durable, .. } = patched else {
         panic!("{patched:?}")
     };
-    assert_eq!(durable.get(), ledger.offset.get());
-    assert!(durable.get() > 0);
+    assert_eq!(durable.prefix(), ledger.offset.get());
+    assert!(durable.prefix() > 0);
     let disk = ModelDisk::new(rng.clone(), Faults::default());
-    let from = durable.get();
+    let from = durable.prefix();
     check_stored(
         &run(&disk, &mut body(&all[from as usize..], &rng), &ledger, from),
         500,
@@ -235,10 +237,10 @@ fn whatever_breaks_the_offset_is_true_and_resuming_ends_well() {
                 break;
             }
             // A crash: only synced bytes are sure to be there.
-            let durable = ledger.file.durable.borrow().clone();
             let known = ledger.offset.get() as usize;
-            assert_eq!(durable[..known], all[..known], "round {round}");
-            *ledger.file.cache.borrow_mut() = durable;
+            let durable = ledger.file.durable.borrow()[..known].to_vec();
+            assert_eq!(durable, all[..known], "round {round}");
+            ledger.file.crash(&rng);
         }
         if ledger.finished.get().is_none() {
             let at = ledger.offset.get();

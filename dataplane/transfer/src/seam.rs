@@ -117,6 +117,12 @@ pub trait Source {
 
     /// Whether the body is over. Receives, and loses, a byte if it is not.
     fn is_over(&mut self) -> impl Future<Output = Result<bool, PeerError>>;
+
+    /// Whether the bytes so far are what the client's checksum says; `None` without a checksum.
+    /// Counts at the end of the body.
+    fn verdict(&self) -> Option<bool> {
+        None
+    }
 }
 
 /// Where a response body goes to.

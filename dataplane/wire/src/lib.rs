@@ -5,8 +5,8 @@
 //! can be tested by tables and by random input.
 //!
 //! Way of one request: [`head`], then [`query`]; for a file [`condition`], [`range`] and
-//! [`byteranges`], for a tree [`zip`], for an upload [`tus`] and [`chunked`]; at last
-//! [`response`] with [`disposition`], [`etag`], [`date`] and [`cors`].
+//! [`byteranges`], for a tree [`zip`], for an upload [`tus`], [`part`], [`checksum`] and
+//! [`chunked`]; at last [`response`] with [`disposition`], [`etag`], [`date`] and [`cors`].
 //!
 //! Architecture invariants
 //! - No module here waits, allocates without a bound from [`limits`], or reads a clock.
@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod byteranges;
+pub mod checksum;
 pub mod chunked;
 pub mod condition;
 pub mod cors;
@@ -24,6 +25,7 @@ pub mod disposition;
 pub mod etag;
 pub mod head;
 pub mod limits;
+pub mod part;
 pub mod query;
 pub mod range;
 pub mod response;

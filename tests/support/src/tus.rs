@@ -82,6 +82,51 @@ impl Upload {
         self.patch_request(at).body(bytes).send(self.to)
     }
 
+    /// A PUT of the bytes from `at` on, not sent yet.
+    #[must_use]
+    pub fn part_request(&self, at: u64, bytes: &[u8]) -> Request {
+        let last = (at + bytes.len() as u64).saturating_sub(1);
+        let place = format!("bytes {at}-{last}/{}", self.size);
+        Request::new("PUT", &self.target())
+            .header("Content-Range", &place)
+            .body(bytes)
+    }
+
+    /// A PUT of the bytes from `at` on.
+    #[must_use]
+    #[track_caller]
+    pub fn part(&self, at: u64, bytes: &[u8]) -> Response {
+        self.part_request(at, bytes).send(self.to)
+    }
+
+    /// Sends the head of a part and the first of its bytes, and leaves the connection open.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn begin_part(&self, at: u64, announced: u64, bytes: &[u8]) -> io::Result<Connection> {
+        let mut connection = Connection::open(self.to)?;
+        let head = format!(
+            "PUT {} HTTP/1.1\r\nHost: test\r\nContent-Range: bytes {at}-{}/{}\r\n\
+             Content-Length: {announced}\r\n\r\n",
+            self.target(),
+            at + announced - 1,
+            self.size
+        );
+        connection.write(head.as_bytes())?;
+        connection.write(bytes)?;
+        Ok(connection)
+    }
+
+    /// The durable ranges that HEAD reports, half open.
+    ///
+    /// # Panics
+    /// When HEAD is not 200.
+    #[must_use]
+    #[track_caller]
+    pub fn ranges(&self) -> Vec<(u64, u64)> {
+        ranges(&self.head().expect(200))
+    }
+
     /// Sends only `sent` of the `bytes` that the head announces, and leaves the connection open.
     ///
     /// # Errors
@@ -110,4 +155,23 @@ pub fn offset(response: &Response) -> u64 {
         .header("Upload-Offset")
         .unwrap_or_else(|| panic!("offset in {response}"));
     value.parse().expect("an offset is a number")
+}
+
+/// `Upload-Ranges` of an answer, half open; none if it has no such header.
+///
+/// # Panics
+/// When it is not a list of ranges.
+#[must_use]
+#[track_caller]
+pub fn ranges(response: &Response) -> Vec<(u64, u64)> {
+    let Some(value) = response.header("Upload-Ranges") else {
+        return Vec::new();
+    };
+    let list = value.strip_prefix("bytes=").expect("bytes");
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').expect("a range");
+        let number = |text: &str| text.parse::<u64>().expect("a number");
+        (number(first), number(last) + 1)
+    };
+    list.split(',').map(range).collect()
 }

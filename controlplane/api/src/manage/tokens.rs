@@ -4,6 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use proxy_core::extent::Extents;
 use proxy_core::grammar::{self, Check, failure};
 use proxy_core::id::SessionId;
 use proxy_core::problem::{Kind, Problem};
@@ -105,6 +106,7 @@ fn session(claims: &UploadClaims, size: u64, prepared: &Prepared) -> Option<Sess
         relpath: claims.relpath.clone(),
         size,
         offset: Offset::ZERO,
+        ranges: Extents::default(),
         ino: staged.ino,
         dev: staged.dev,
         exp: claims.exp,

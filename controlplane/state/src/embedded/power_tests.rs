@@ -10,6 +10,7 @@ mod random;
 
 use std::path::Path;
 
+use proxy_core::extent::{Extents, Want};
 use proxy_core::id::VFolderId;
 
 use random::Random;
@@ -82,6 +83,7 @@ async fn upload(store: Arc<EmbeddedStore>) -> Vec<Ack> {
         relpath: RelPath::parse(&"long/".repeat(100)).unwrap(),
         size: REPORTS,
         offset: Offset::ZERO,
+        ranges: Extents::default(),
         ino: 7,
         dev: 8,
         exp: 1_000,
@@ -91,7 +93,7 @@ async fn upload(store: Arc<EmbeddedStore>) -> Vec<Ack> {
     let ClaimOutcome::Granted(grant) = store
         .claim(Claim {
             session,
-            offset: None,
+            want: Want::append(None),
         })
         .await
         .unwrap()

@@ -5,6 +5,7 @@
 //! - An index row exists if and only if its record says so; both are written in one transaction.
 //! - What is checked here is checked at the moment of the commit, against what is on disk.
 
+use proxy_core::extent::{Extent, Extents, Recorded};
 use proxy_core::id::{SessionId, TaskId};
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
@@ -99,8 +100,8 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    /// Moves the recorded offset.
-    pub(super) fn advance(&mut self, id: SessionId, to: Offset) -> Checked<(), LeaseError> {
+    /// Moves the recorded offset, over ranges that it reaches.
+    pub(super) fn advance(&mut self, id: SessionId, to: Offset) -> Checked<Recorded, LeaseError> {
         let mut session = match self.open_session(id)? {
             Ok(session) => session,
             Err(refusal) => return Ok(Err(refusal)),
@@ -112,16 +113,53 @@ impl<'txn> Tables<'txn> {
             }));
         }
         if session.size < to.get() {
-            return Ok(Err(LeaseError::PastSize {
-                size: session.size,
-                got: to,
-            }));
+            return Ok(Err(past_size(&session, to.get())));
         }
+        let mut durable = session.durable();
         if session.offset < to {
-            session.offset = to;
+            durable.insert(Extent::new(session.offset.get(), to.get()));
+            session.set_durable(&durable);
             self.put_session(&session)?;
         }
-        Ok(Ok(()))
+        let whole = durable.is_whole(session.size);
+        Ok(Ok(Recorded { durable, whole }))
+    }
+
+    /// Adds durable bytes, unless they are the last ones: those are for [`Tables::finish`].
+    pub(super) fn record(
+        &mut self,
+        id: SessionId,
+        extent: Extent,
+        ranges_max: usize,
+    ) -> Checked<Recorded, LeaseError> {
+        let mut session = match self.open_session(id)? {
+            Ok(session) => session,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if session.size < extent.to {
+            return Ok(Err(past_size(&session, extent.to)));
+        }
+        let known = session.durable();
+        if known.covers(extent) {
+            let whole = known.is_whole(session.size);
+            return Ok(Ok(Recorded {
+                durable: known,
+                whole,
+            }));
+        }
+        let mut durable = known;
+        durable.insert(extent);
+        if durable.is_whole(session.size) {
+            let whole = true;
+            return Ok(Ok(Recorded { durable, whole }));
+        }
+        if ranges_max < durable.len() {
+            return Ok(Err(LeaseError::TooManyRanges { ranges_max }));
+        }
+        session.set_durable(&durable);
+        self.put_session(&session)?;
+        let whole = false;
+        Ok(Ok(Recorded { durable, whole }))
     }
 
     /// Marks a session as finished.
@@ -136,12 +174,9 @@ impl<'txn> Tables<'txn> {
             Err(refusal) => return Ok(Err(refusal)),
         };
         if session.size < last_from.get() {
-            return Ok(Err(LeaseError::PastSize {
-                size: session.size,
-                got: last_from,
-            }));
+            return Ok(Err(past_size(&session, last_from.get())));
         }
-        session.offset = Offset::new(session.size);
+        session.set_durable(&Extents::prefix_of(session.size));
         session.state = SessionState::Finished { last_from, target };
         self.put_session(&session)?;
         Ok(Ok(()))
@@ -295,6 +330,13 @@ pub(super) struct TaskEnd {
     pub(super) message: String,
     pub(super) finished_ms: u64,
     pub(super) progress: Option<crate::task::Progress>,
+}
+
+fn past_size(session: &Session, got: u64) -> LeaseError {
+    LeaseError::PastSize {
+        size: session.size,
+        got: Offset::new(got),
+    }
 }
 
 /// One session as committed.

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use proxy_core::extent::{Extents, Want};
 use proxy_core::id::VFolderId;
 use tempfile::TempDir;
 
@@ -35,7 +36,7 @@ impl Bench {
     async fn grant(&self, session: &Session) -> Grant {
         let want = Claim {
             session: session.clone(),
-            offset: None,
+            want: Want::append(None),
         };
         match self.store.claim(want).await.unwrap() {
             ClaimOutcome::Granted(grant) => *grant,
@@ -65,6 +66,7 @@ fn session(size: u64) -> Session {
         relpath: RelPath::parse("file.bin").unwrap(),
         size,
         offset: Offset::ZERO,
+        ranges: Extents::default(),
         ino: 7,
         dev: 8,
         exp: 1_000,
@@ -86,6 +88,7 @@ async fn a_full_disk_is_told_and_forgiven() {
             .store
             .advance(session.id, grant.holder, Offset::new(to))
             .await
+            .map(drop)
     };
     advance(10).await.unwrap();
 
@@ -119,6 +122,7 @@ async fn a_failed_sync_is_told_and_the_file_is_written_again() {
             .store
             .advance(session.id, grant.holder, Offset::new(to))
             .await
+            .map(drop)
     };
     advance(10).await.unwrap();
 
@@ -190,7 +194,11 @@ async fn a_new_session_never_hides_a_commit_that_was_told_as_failed() {
     // Whoever is granted an offset can go on from it.
     let next = Offset::new(seen + 1);
     assert_eq!(
-        bench.store.advance(session.id, grant.holder, next).await,
+        bench
+            .store
+            .advance(session.id, grant.holder, next)
+            .await
+            .map(drop),
         Ok(())
     );
 }
@@ -246,7 +254,7 @@ async fn a_lease_passes_on_only_after_queued_changes() {
         grant.holder,
         Claim {
             session: session.clone(),
-            offset: None,
+            want: Want::append(None),
         },
     );
     // The connection dies with a report in the queue.
@@ -353,7 +361,7 @@ async fn a_full_queue_makes_callers_wait() {
                 let session = session(10);
                 let want = Claim {
                     session: session.clone(),
-                    offset: None,
+                    want: Want::append(None),
                 };
                 let ClaimOutcome::Granted(grant) = store.claim(want).await.unwrap() else {
                     panic!("granted")
@@ -361,6 +369,7 @@ async fn a_full_queue_makes_callers_wait() {
                 store
                     .advance(session.id, grant.holder, Offset::new(1))
                     .await
+                    .map(drop)
             })
         })
         .collect();

@@ -114,6 +114,13 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("64"),
     Key::used(
+        "server.limits.upload-ranges-max",
+        Int(1, 4096),
+        "Most separate ranges that parts of one upload may leave; a part that would make one more \
+         is answered 409 until a gap is filled. HEAD lists them in one header.",
+    )
+    .default("256"),
+    Key::used(
         "server.limits.archive-entries-max",
         Int(1, 100_000_000),
         "Most entries of one archive. Their names are held in memory, about 100 bytes each.",

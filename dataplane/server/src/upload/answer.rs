@@ -1,0 +1,202 @@
+//! What is answered to what became of a request.
+
+use proxy_core::extent::Extents;
+use proxy_core::problem::{self, Kind, Problem};
+use proxy_core::token::UploadClaims;
+use proxy_core::units::{ByteLen, Offset};
+use proxy_transfer::PeerError;
+use proxy_transfer::ledger::LedgerError;
+use proxy_transfer::write::Written;
+use proxy_wire::response::ResponseHead;
+use proxy_wire::{part, tus};
+use serde_json::json;
+
+use super::Request;
+use crate::bridge::Refusal;
+use crate::reply::{Content, Reply};
+
+pub(super) fn session_not_found() -> Reply {
+    let problem = Problem::new(Kind::TusSessionNotFound);
+    problem
+        .msg("the upload was never begun, was removed, or its folder is gone")
+        .into()
+}
+
+pub(super) fn invalid_target(claims: &UploadClaims, why: &str) -> Reply {
+    let text = format!(
+        "{why} (vfid: {}, path: {})",
+        claims.vfid,
+        claims.relpath.as_str()
+    );
+    Problem::new(Kind::InvalidSubpath)
+        .msg(text.clone())
+        .data(json!(text))
+        .into()
+}
+
+/// ENOSPC, EDQUOT.
+pub(super) fn is_full(errno: i32) -> bool {
+    matches!(errno, 28 | EDQUOT)
+}
+
+const EDQUOT: i32 = 122;
+
+/// 507: the disk or the quota is full. Clients retry it like any server error, and can go on from
+/// the offset that HEAD tells.
+pub(super) fn no_space(errno: i32, text: &str, durable: Option<Offset>) -> Reply {
+    let kind = if errno == EDQUOT {
+        Kind::QuotaExceeded
+    } else {
+        Kind::NoSpace
+    };
+    let problem = Problem::new(kind).msg(text);
+    let Some(durable) = durable else {
+        return problem.into();
+    };
+    let mut reply = Reply::from(problem.data(json!({ "upload_offset": durable.get() })));
+    reply.head.push(tus::UPLOAD_OFFSET, durable.get());
+    reply
+}
+
+pub(super) fn store_failed(request: &Request<'_>, text: &str) -> Reply {
+    request.log("the session store failed", &text);
+    problem::internal_error().into()
+}
+
+/// The state of a session: how far it is without a gap, and which bytes are there beyond.
+pub(super) fn progress(status: u16, durable: &Extents, size: Offset) -> Reply {
+    let mut head = ResponseHead::new(status);
+    let offset = Offset::new(durable.prefix());
+    head.extend(tus::progress_headers(offset, ByteLen::new(size.get())));
+    if let Some(ranges) = part::upload_ranges(durable) {
+        head.push(part::UPLOAD_RANGES, ranges);
+    }
+    let content = if status == 201 {
+        Content::Bytes(Vec::new())
+    } else {
+        Content::None
+    };
+    Reply::new(head, content)
+}
+
+pub(super) fn refused_claim(request: &Request<'_>, refusal: &Refusal) -> Reply {
+    match refusal {
+        Refusal::Held => Problem::new(Kind::TusLeaseHeld).into(),
+        Refusal::Lost => Problem::new(Kind::TusLeaseLost).into(),
+        Refusal::NotFound => session_not_found(),
+        Refusal::TooManyRanges => Problem::new(Kind::UploadRangesMax)
+            .msg("too many gaps: send parts that are next to those on record first")
+            .into(),
+        Refusal::Store(text) => store_failed(request, text),
+        Refusal::Closed => {
+            let mut reply = Reply::text(503, "503: the server is shutting down");
+            reply.head.push("Retry-After", "5");
+            reply
+        }
+    }
+}
+
+pub(super) fn mismatch(have: Offset, got: &dyn std::fmt::Display) -> Reply {
+    let text = format!("the upload continues at {}, not at {got}", have.get());
+    Problem::new(Kind::UploadOffsetMismatch).msg(text).into()
+}
+
+/// Where a request said that it begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked {
+    /// At an offset, to go on from there.
+    Offset(Offset),
+    /// At the place of a part.
+    Part,
+}
+
+/// The answer to what became of a body.
+pub(super) fn outcome(
+    request: &Request<'_>,
+    asked: Asked,
+    written: Written<Reply>,
+) -> Result<Reply, Reply> {
+    match written {
+        Written::Stored {
+            durable,
+            size,
+            finished,
+        } => {
+            let created = finished && matches!(asked, Asked::Part);
+            Ok(progress(if created { 201 } else { 204 }, &durable, size))
+        }
+        Written::Mismatch { have } => Err(match asked {
+            Asked::Offset(offset) => mismatch(have, &offset.get()),
+            Asked::Part => mismatch(have, &"the place of this part"),
+        }),
+        Written::TooLong { missing } => {
+            let text = format!(
+                "the body is longer than the {} bytes missing",
+                missing.get()
+            );
+            Err(Problem::new(Kind::InvalidDataLength).msg(text).into())
+        }
+        Written::TooShort { missing } => {
+            let text = format!(
+                "the body ended {} bytes before its Content-Range",
+                missing.get()
+            );
+            Err(Problem::new(Kind::InvalidDataLength).msg(text).into())
+        }
+        Written::Differs { at } => {
+            let text = format!("other bytes than these are on record from {} on", at.get());
+            Err(Problem::new(Kind::UploadPartConflict).msg(text).into())
+        }
+        Written::Checksum => Err(Problem::new(Kind::UploadChecksumMismatch)
+            .msg("the body is not what Upload-Checksum says; nothing of it was kept")
+            .into()),
+        Written::NoSpace { durable, error } => Err(full(request, &durable, &error)),
+        Written::Cut { error, .. } => Err(closing(cut(&error))),
+        Written::Disk {
+            operation,
+            error,
+            ended,
+        } => {
+            request.log(WHAT_ENDED[usize::from(ended)], &error);
+            let text = format!("{operation}: {error}");
+            Err(Problem::new(Kind::StorageProxy).msg(text).into())
+        }
+        Written::Ledger(LedgerError::NotFound) => Err(session_not_found()),
+        Written::Ledger(LedgerError::Held) => Err(refused_claim(request, &Refusal::Held)),
+        Written::Ledger(LedgerError::Lost) => Err(closing(refused_claim(request, &Refusal::Lost))),
+        Written::Ledger(LedgerError::Other(reply)) => Err(reply),
+    }
+}
+
+const WHAT_ENDED: [&str; 2] = ["an upload failed", "an upload is over"];
+
+fn full(request: &Request<'_>, durable: &Extents, error: &std::io::Error) -> Reply {
+    let durable = Offset::new(durable.prefix());
+    tracing::warn!(
+        volume = request.volume.name,
+        backend = request.volume.backend,
+        vfolder_id = %request.claims.vfid,
+        operation = "upload",
+        durable = durable.get(),
+        %error,
+        "no space left for an upload"
+    );
+    let text = format!("{error}; continue when there is space again");
+    let errno = error.raw_os_error().unwrap_or(28);
+    no_space(errno, &text, Some(durable))
+}
+
+/// The answer to a body that did not come to its end; the client may be there to read it.
+fn cut(error: &PeerError) -> Reply {
+    match error {
+        PeerError::Malformed(text) => Reply::text(400, &format!("400: Bad Request: {text}")),
+        PeerError::Stalled => Reply::text(408, "408: Request Timeout"),
+        PeerError::ShuttingDown => Reply::text(503, "503: the server is shutting down"),
+        PeerError::Gone => Reply::text(400, "400: Bad Request: the body ended early"),
+    }
+}
+
+fn closing(mut reply: Reply) -> Reply {
+    reply.close = true;
+    reply
+}

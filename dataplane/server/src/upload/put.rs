@@ -1,0 +1,58 @@
+//! PUT: a part of a session, at its place.
+
+use std::rc::Rc;
+
+use proxy_core::problem::{Kind, Problem};
+use proxy_transfer::Source;
+use proxy_transfer::parts::{self, PartRequest};
+use proxy_wire::head::RequestHead;
+use proxy_wire::part::{self, PartError};
+
+use super::answer::{Asked, outcome};
+use super::ledger::SessionLedger;
+use super::{Request, bad};
+use crate::body::Body;
+use crate::reply::Reply;
+use crate::snapshot::Snapshot;
+use crate::thread::Thread;
+
+/// See [`super::put`].
+pub(super) async fn answer(
+    thread: &Rc<Thread>,
+    snapshot: &Snapshot,
+    head: &RequestHead,
+    place: &[u8],
+    body: &mut Body<'_>,
+) -> Result<Reply, Reply> {
+    let request = Request::parse(thread, snapshot, head)?;
+    let size = request.size().get();
+    let extent = part::parse_content_range(place, size).map_err(refused)?;
+    if let Some(length) = body.remaining()
+        && length != extent.len()
+    {
+        let text = format!(
+            "the body has {length} bytes, its Content-Range {}",
+            extent.len()
+        );
+        return Err(Problem::new(Kind::InvalidDataLength).msg(text).into());
+    }
+    let sessions = SessionLedger { request: &request };
+    let wanted = PartRequest {
+        extent,
+        reserve: request.volume.reserves,
+    };
+    let written = parts::part(&thread.staging, body, &sessions, wanted).await;
+    outcome(&request, Asked::Part, written)
+}
+
+fn refused(error: PartError) -> Reply {
+    match error {
+        PartError::Malformed => bad(error.to_string()),
+        PartError::Outside { size } => {
+            let problem = Problem::new(Kind::UploadRangeOutside).msg(error.to_string());
+            let mut reply = Reply::from(problem);
+            reply.head.push("Content-Range", format!("bytes */{size}"));
+            reply
+        }
+    }
+}

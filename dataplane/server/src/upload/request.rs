@@ -1,0 +1,187 @@
+//! What every request about one session begins with: its token, volume, folder and target.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proxy_anchor::{AnchorError, VFolderRoot, VolumeRoot, staging};
+use proxy_core::problem::{self, Kind, Problem};
+use proxy_core::relpath::RelPath;
+use proxy_core::token::UploadClaims;
+use proxy_core::units::Offset;
+use proxy_wire::head::RequestHead;
+use proxy_wire::query::UploadParams;
+
+use super::answer::{invalid_target, is_full, no_space, refused_claim, session_not_found};
+use crate::bridge::Known;
+use crate::download::{bad_token, busy, unavailable, volume};
+use crate::names;
+use crate::reply::Reply;
+use crate::route;
+use crate::snapshot::{Snapshot, VolumeEntry};
+use crate::thread::{Thread, unix_now_s};
+
+/// One request about one session.
+pub(super) struct Request<'r> {
+    pub(super) thread: &'r Rc<Thread>,
+    pub(super) snapshot: &'r Snapshot,
+    pub(super) volume: &'r Arc<VolumeEntry>,
+    pub(super) root: VolumeRoot,
+    pub(super) claims: UploadClaims,
+    /// Where the file goes.
+    pub(super) target: RelPath,
+}
+
+impl<'r> Request<'r> {
+    pub(super) fn parse(
+        thread: &'r Rc<Thread>,
+        snapshot: &'r Snapshot,
+        head: &RequestHead,
+    ) -> Result<Self, Reply> {
+        let params = UploadParams::parse(head.query.as_deref()).map_err(route::invalid)?;
+        let claims = UploadClaims::verify(&snapshot.secret, &params.token, unix_now_s())
+            .map_err(bad_token)?;
+        let volume = volume(snapshot, &claims.volume)?;
+        let root = volume.root.clone().ok_or_else(|| unavailable(volume))?;
+        let target = match &params.dst_dir {
+            Some(dir) => RelPath::parse(dir)
+                .map_err(|_| invalid_target(&claims, "dst_dir is absolute"))?
+                .join(&claims.relpath),
+            None => claims.relpath.clone(),
+        };
+        Ok(Self {
+            thread,
+            snapshot,
+            volume,
+            root,
+            claims,
+            target,
+        })
+    }
+
+    pub(super) fn size(&self) -> Offset {
+        Offset::new(u64::try_from(self.claims.size).unwrap_or(0))
+    }
+
+    /// Runs a call on the session's folder on a thread that may wait.
+    pub(super) async fn on_folder<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&VFolderRoot) -> Result<T, AnchorError> + Send + 'static,
+    ) -> Result<Result<T, AnchorError>, Reply> {
+        let (root, vfid) = (self.root.clone(), self.claims.vfid);
+        let run = move || root.vfolder(&vfid).and_then(|folder| job(&folder));
+        let limits = &self.snapshot.limits;
+        names::run(&self.thread.setup.names, self.volume, limits, run)
+            .await
+            .map_err(|error| busy(error, self.volume))
+    }
+
+    pub(super) fn log(&self, what: &str, error: &dyn std::fmt::Display) {
+        tracing::error!(
+            volume = self.volume.name,
+            backend = self.volume.backend,
+            vfolder_id = %self.claims.vfid,
+            session = %self.claims.session,
+            operation = "upload",
+            %error,
+            "{what}"
+        );
+    }
+
+    /// The answer to a name that is refused.
+    pub(super) fn refused(&self, error: &AnchorError) -> Reply {
+        match error {
+            AnchorError::VFolderMissing => session_not_found(),
+            AnchorError::Escapes | AnchorError::Reserved | AnchorError::InvalidName => {
+                invalid_target(&self.claims, &error.to_string())
+            }
+            // A loop of links leads nowhere.
+            AnchorError::Os { errno: 40, .. } => invalid_target(&self.claims, &error.to_string()),
+            // EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, ENAMETOOLONG: something else has that name.
+            AnchorError::Os {
+                errno: 17 | 20 | 21 | 39 | 36,
+                ..
+            } => {
+                let text = format!("the file can not get its name: {error}");
+                Problem::new(Kind::TargetConflict).msg(text).into()
+            }
+            AnchorError::Os { errno, .. } if is_full(*errno) => {
+                no_space(*errno, &error.to_string(), None)
+            }
+            AnchorError::Os {
+                errno: 1 | 13 | 30, ..
+            } => Reply::from(problem::text(403, &format!("403: {error}"))),
+            _ => {
+                self.log("a name can not be used", error);
+                problem::internal_error().into()
+            }
+        }
+    }
+}
+
+impl Request<'_> {
+    /// Whether the staged file has its name already, though no record says so: a crash came between
+    /// the rename and its record, or the writer is about to make the record. Nothing is claimed
+    /// for that: it would revoke the writer.
+    pub(super) async fn is_published(&self, known: &Known) -> Result<bool, Reply> {
+        let ((ino, dev), size) = (known.staged, known.size);
+        let target = self.target.clone();
+        let published = self
+            .on_folder(move |folder| staging::is_published(folder, ino, dev, size, &target))
+            .await?;
+        Ok(published.unwrap_or(false))
+    }
+}
+
+impl Request<'_> {
+    /// Empty files are made with their token, before anybody can say `dst_dir`: the first request
+    /// that says it moves the file there, as long as nobody has touched it.
+    pub(super) async fn move_empty(&self) -> Result<(), Reply> {
+        let session = self.claims.session;
+        let known = self.thread.setup.bridge.look(session).await;
+        let known = known.map_err(|refusal| refused_claim(self, &refusal))?;
+        let Some((made, (ino, _))) = known
+            .and_then(|known| Some((known.finished?.0, known.staged)))
+            .filter(|(made, _)| *made != self.target)
+        else {
+            return Ok(());
+        };
+        let target = self.target.clone();
+        let moved = self.on_folder(move |folder| {
+            match folder.stat(&made, false) {
+                Ok(stat) if stat.ino == ino && stat.size == 0 => {}
+                _ => return Ok(()),
+            }
+            staging::check_target(folder, &target)?;
+            staging::create(folder, &session)?;
+            staging::publish(folder, &session, &target)?;
+            folder.unlink(&made)
+        });
+        moved.await?.map_err(|error| self.refused(&error))
+    }
+}
+
+impl Request<'_> {
+    /// Whether there is such a session at all.
+    pub(super) async fn exists(&self) -> Result<bool, Reply> {
+        let session = self.claims.session;
+        let known = self.thread.setup.bridge.look(session).await;
+        let known = known.map_err(|refusal| refused_claim(self, &refusal))?;
+        if known.is_some_and(|known| known.finished.is_some()) {
+            return Ok(true);
+        }
+        let opened = self
+            .on_folder(move |folder| staging::open(folder, &session))
+            .await?;
+        Ok(opened.is_ok())
+    }
+
+    /// Durable bytes of an existing session.
+    pub(super) async fn offset(&self) -> Result<Offset, Reply> {
+        if !self.exists().await? {
+            return Err(session_not_found());
+        }
+        let known = self.thread.setup.bridge.look(self.claims.session).await;
+        let known = known.map_err(|refusal| refused_claim(self, &refusal))?;
+        Ok(known.map_or(Offset::ZERO, |known| Offset::new(known.durable.prefix())))
+    }
+}
