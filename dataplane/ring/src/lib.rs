@@ -22,6 +22,7 @@ pub mod buffer;
 pub mod disk;
 pub mod engine;
 pub mod measure;
+pub mod memory;
 pub mod pipe;
 mod slots;
 pub mod socket;

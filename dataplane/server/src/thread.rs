@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use proxy_ring::{Files, Pipes, Pool, PoolLimits, Ring, RingLimits, Staging, ThreadPool};
+use proxy_ring::{Files, Pipes, Pool, PoolLimits, Ring, RingLimits, Staging, ThreadPool, memory};
 use rustix::net::SocketFlags;
 use tokio::sync::watch;
 
@@ -24,6 +24,9 @@ use crate::snapshot::Snapshot;
 use crate::socket::Socket;
 use crate::stream::Stream;
 use crate::tls::TlsStream;
+
+/// Connections whose memory is worth giving back when all of them are gone.
+const CROWD: usize = 256;
 
 /// What a thread is started with.
 #[derive(Clone)]
@@ -112,8 +115,15 @@ async fn serve(listener: TcpListener, setup: Setup) -> io::Result<()> {
     let _ = thread.setup.ready.send(());
     let aging = Rc::downgrade(&thread);
     rt::spawn(async move {
+        let mut had_most = 0;
         while let Some(thread) = aging.upgrade() {
             thread.hot.age();
+            let connections = thread.connections.get();
+            had_most = connections.max(had_most);
+            if connections == 0 && had_most >= CROWD {
+                memory::give_back();
+                had_most = 0;
+            }
             drop(thread);
             rt::sleep(hot::AGE_PERIOD).await;
         }
