@@ -61,6 +61,7 @@ pub(crate) async fn send(
         },
         Content::Archive(archive) => archive.send(&mut sink, &bytes, thread, limits).await,
     };
+    drop(sink);
     match outcome {
         Ok(()) => Ok(()),
         Err(error) => {

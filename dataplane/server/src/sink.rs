@@ -26,6 +26,11 @@ use crate::thread::Thread;
 
 /// Bytes that one connection may send before the others have their turn.
 const TURN_BYTES: u64 = MIB;
+/// The same where a crowd sends: eight connections of this take less than a millisecond, so that
+/// a newcomer, who needs two or three turns to its first byte, has it within few.
+const TURN_BYTES_IN_CROWD: u64 = 512 * KIB;
+/// As many senders are a crowd.
+const CROWD: usize = 4;
 /// Bytes that are asked for ahead of a cold span; more are asked for when half of them are used
 /// up, so that the disk is never without work.
 const READ_AHEAD_BYTES: u64 = 8 * MIB;
@@ -46,6 +51,7 @@ pub(crate) struct StreamSink<'c> {
 impl<'c> StreamSink<'c> {
     pub(crate) fn new(stream: &'c mut Stream, thread: &Rc<Thread>, limits: &Limits) -> Self {
         let thread = Rc::clone(thread);
+        thread.senders.set(thread.senders.get() + 1);
         Self {
             stream,
             thread,
@@ -54,10 +60,18 @@ impl<'c> StreamSink<'c> {
         }
     }
 
+    fn turn_bytes(&self) -> u64 {
+        if self.thread.senders.get() > CROWD {
+            TURN_BYTES_IN_CROWD
+        } else {
+            TURN_BYTES
+        }
+    }
+
     async fn count(&mut self, bytes: u64) {
         self.thread.setup.metrics.sent_bytes.add(bytes);
         self.sent_since_turn += bytes;
-        if self.sent_since_turn >= TURN_BYTES {
+        if self.sent_since_turn >= self.turn_bytes() {
             self.sent_since_turn = 0;
             rt::breathe().await;
         }
@@ -80,9 +94,10 @@ impl<'c> StreamSink<'c> {
             let Ok(mut pipe) = self.thread.pipes.take() else {
                 break;
             };
+            let most = left.min(self.turn_bytes());
             let want = pipe
                 .capacity()
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
+                .min(usize::try_from(most).unwrap_or(usize::MAX));
             match self.fill(&mut pipe, file, at, want, &mut ahead).await {
                 Ok(0) => return Err(SinkError::Truncated),
                 Ok(_) => {}
@@ -154,6 +169,12 @@ impl Ahead {
         let len = most.min(self.end - self.asked);
         self.asked += len;
         len
+    }
+}
+
+impl Drop for StreamSink<'_> {
+    fn drop(&mut self) {
+        self.thread.senders.set(self.thread.senders.get() - 1);
     }
 }
 

@@ -54,6 +54,8 @@ pub(crate) struct Thread {
     pub(crate) pipes: Pipes,
     pub(crate) hot: Hot,
     connections: Cell<usize>,
+    /// Answers that are being sent.
+    pub(crate) senders: Cell<usize>,
     date: RefCell<(u64, Rc<str>)>,
 }
 
@@ -108,6 +110,7 @@ async fn serve(listener: TcpListener, setup: Setup) -> io::Result<()> {
         pipes,
         hot: Hot::new(setup.hot_entries_max, Arc::clone(&setup.metrics)),
         connections: Cell::new(0),
+        senders: Cell::new(0),
         date: RefCell::new((0, Rc::from(""))),
         setup,
     });
