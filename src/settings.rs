@@ -135,6 +135,10 @@ pub struct Limits {
     pub archive_entries_max: usize,
     /// Archives made at once.
     pub archives_max: usize,
+    /// Archives compressed at once.
+    pub archives_compressing_max: usize,
+    /// Checksums remembered for archives.
+    pub archive_checksums_max: usize,
     /// Downloads remembered, all threads together.
     pub hot_files_max: usize,
     /// Bytes of a JSON body.
@@ -236,6 +240,8 @@ fn limits(document: &Document) -> Limits {
         upload_ranges_max: count("upload-ranges-max"),
         archive_entries_max: count("archive-entries-max"),
         archives_max: count("archives-max"),
+        archives_compressing_max: count("archives-compressing-max"),
+        archive_checksums_max: count("archive-checksums-max"),
         hot_files_max: count("hot-files-max"),
         json_bytes_max: size("json-bytes-max"),
         task_concurrency: count("task-concurrency"),

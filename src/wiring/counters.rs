@@ -60,6 +60,16 @@ impl Source for DataPlane {
                 metrics.sum(|thread| &thread.engine.pipes_in_use),
             ),
             sum(
+                "storage_proxy_archives_compressing",
+                "Archives that are being compressed",
+                metrics.sum(|thread| &thread.compressing),
+            ),
+            sum(
+                "storage_proxy_archive_checksums",
+                "Checksums of files that are remembered for archives",
+                metrics.archives.sums_kept.value(),
+            ),
+            sum(
                 "storage_proxy_hot_files",
                 "Downloads remembered with their open file",
                 metrics.sum(|thread| &thread.hot_files),
@@ -85,6 +95,11 @@ impl Source for DataPlane {
                 "storage_proxy_sent_bytes_total",
                 "Bytes of answers sent",
                 metrics.sum(|thread| &thread.sent_bytes),
+            ),
+            sum(
+                "storage_proxy_archive_checksums_found_total",
+                "Files that an archive did not read for their checksum, because it was remembered",
+                metrics.archives.sums_found.value(),
             ),
             sum(
                 "storage_proxy_hot_hits_total",

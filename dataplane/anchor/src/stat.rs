@@ -48,6 +48,14 @@ impl Stat {
         self.kind() == FileType::Symlink
     }
 
+    /// Facts about an open file, as of now. May wait for a server.
+    ///
+    /// # Errors
+    /// As statx(2) says.
+    pub fn of_open(file: impl AsFd) -> std::io::Result<Self> {
+        Ok(Self::of(file)?)
+    }
+
     pub(crate) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode)
     }

@@ -120,6 +120,22 @@ impl VFolderRoot {
             .map(|(opened, _)| opened)
     }
 
+    /// Facts about an entry of a [`crate::walk::Snapshot`], as [`VFolderRoot::open_entry`] would
+    /// find it.
+    pub fn stat_entry(&self, entry: &crate::walk::Entry) -> Result<Stat> {
+        let links = match entry.kind {
+            crate::walk::EntryKind::LinkToFile => Links::Follow,
+            crate::walk::EntryKind::File | crate::walk::EntryKind::Dir => Links::Refuse,
+        };
+        let path = check_bytes(&entry.path)?;
+        self.run(|base| {
+            let found = base
+                .handle(path, links)
+                .map_err(|stop| stop.at("stat", path))?;
+            Stat::of(&found.it).map_err(|errno| AnchorError::os("stat", errno, path))
+        })
+    }
+
     fn open_as(&self, path: &[u8], links: Links) -> Result<(Opened, OsString)> {
         self.run(|base| {
             let found = base

@@ -4,6 +4,8 @@
 //! - Directories are opened by one name below an open directory, `O_NOFOLLOW`; links to
 //!   directories are not entered.
 //! - No recursion; one descriptor per level, at most `depth_max`.
+//! - The files of a directory come in the order of their names, then its directories: two
+//!   snapshots of an unchanged tree are alike, whoever takes them.
 //! - Memory is one arena of names and fixed-size records, both bounded by the limits. Past a
 //!   limit the answer is an error, never a part of the tree.
 //! - `.upload` at the vfolder root, special files, and links that leave, dangle or lead to
@@ -51,12 +53,47 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Bytes.
     pub size: u64,
-    /// Last change of the content, seconds since 1970.
-    pub mtime_s: i64,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
     /// Type and permission bits.
     pub mode: u32,
     /// Inode number.
     pub ino: u64,
+    /// Device number; see [`Stat::dev`].
+    pub dev: u64,
+}
+
+/// A moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time {
+    /// Full seconds since 1970.
+    pub s: i64,
+    /// Nanoseconds beyond; below 1,000,000,000.
+    pub ns: u32,
+}
+
+impl Time {
+    /// From nanoseconds since 1970.
+    pub fn from_ns(ns: i128) -> Self {
+        let second = 1_000_000_000;
+        Self {
+            s: i64::try_from(ns.div_euclid(second)).unwrap_or(i64::MAX),
+            // Below a second.
+            ns: ns.rem_euclid(second) as u32,
+        }
+    }
+}
+
+impl Entry {
+    /// Whether `stat` is of the file that was listed, unchanged since.
+    pub fn is(&self, stat: &Stat) -> bool {
+        self.ino == stat.ino
+            && self.size == stat.size
+            && self.mtime == Time::from_ns(stat.mtime_ns)
+            && self.ctime == Time::from_ns(stat.ctime_ns)
+    }
 }
 
 /// See the module.
@@ -80,6 +117,10 @@ struct Name {
 
 const TOP: u32 = u32::MAX;
 
+/// Names of one directory that are held, beyond twice the limit of entries, before it is clear
+/// what is behind them.
+const NAMES_SPARE: usize = 4096;
+
 /// The start itself.
 const NAMELESS: Name = Name {
     parent: TOP,
@@ -93,8 +134,10 @@ struct Record {
     kind: EntryKind,
     mode: u32,
     size: u64,
-    mtime_s: i64,
+    mtime: Time,
+    ctime: Time,
     ino: u64,
+    dev: u64,
 }
 
 impl Snapshot {
@@ -122,25 +165,19 @@ impl Snapshot {
     /// The entry at `index`, 0..[`Snapshot::len`].
     pub fn entry(&self, index: usize) -> Option<Entry> {
         let record = self.records.get(index)?;
-        let Record {
-            kind,
-            mode,
-            size,
-            mtime_s,
-            ino,
-            ..
-        } = *record;
         Some(Entry {
             path: self.path(record.name),
-            kind,
-            size,
-            mtime_s,
-            mode,
-            ino,
+            kind: record.kind,
+            size: record.size,
+            mtime: record.mtime,
+            ctime: record.ctime,
+            mode: record.mode,
+            ino: record.ino,
+            dev: record.dev,
         })
     }
 
-    /// All entries, in the order of the file system, each directory in one piece.
+    /// All entries, each directory in one piece.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
         (0..self.records.len()).filter_map(|index| self.entry(index))
     }
@@ -250,21 +287,34 @@ impl<'a> Walk<'a> {
             pending: Vec::new(),
         };
         let at_root = index == TOP && self.snapshot.base.is_empty();
-        let mut more = true;
-        while more {
-            let mut batch = Vec::new();
-            let (dir, buf) = (&level.dir, &mut self.buf);
-            more = dir
-                .next_batch(buf, |name, kind, _| batch.push((name.to_vec(), kind)))
-                .map_err(|errno| dir.os("list", b"", errno))?;
-            for (name, kind) in batch {
-                if !at_root || name != STAGING_DIR.as_bytes() {
-                    self.visit(&mut level, &name, kind)?;
-                }
+        for (name, kind) in self.list(&level.dir)? {
+            if !at_root || name != STAGING_DIR.as_bytes() {
+                self.visit(&mut level, &name, kind)?;
             }
         }
+        // The last is entered first.
+        level.pending.reverse();
         self.levels.push(level);
         Ok(())
+    }
+
+    /// The names of a directory, sorted.
+    fn list(&mut self, dir: &Dir) -> Result<Vec<(Vec<u8>, FileKind)>> {
+        let mut names = Vec::new();
+        let most = self.limits.entries_max;
+        let mut more = true;
+        while more {
+            let buf = &mut self.buf;
+            more = dir
+                .next_batch(buf, |name, kind, _| names.push((name.to_vec(), kind)))
+                .map_err(|errno| dir.os("list", b"", errno))?;
+            // Not all need become entries: links that lead nowhere do not.
+            if (most as usize).saturating_mul(2) + NAMES_SPARE < names.len() {
+                return Err(limit(Limit::Entries, most));
+            }
+        }
+        names.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        Ok(names)
     }
 
     /// Ends the top level. A directory that gave no entry becomes one.
@@ -395,21 +445,15 @@ impl<'a> Walk<'a> {
 
     fn add(&mut self, name: Name, kind: EntryKind, stat: &Stat) -> Result<()> {
         self.room_for_one()?;
-        let Stat {
-            mode,
-            size,
-            ino,
-            mtime_ns,
-            ..
-        } = *stat;
-        let mtime_s = i64::try_from(mtime_ns.div_euclid(1_000_000_000)).unwrap_or(i64::MAX);
         self.snapshot.records.push(Record {
             name,
             kind,
-            mode,
-            size,
-            mtime_s,
-            ino,
+            mode: stat.mode,
+            size: stat.size,
+            mtime: Time::from_ns(stat.mtime_ns),
+            ctime: Time::from_ns(stat.ctime_ns),
+            ino: stat.ino,
+            dev: stat.dev,
         });
         Ok(())
     }

@@ -1,9 +1,17 @@
-//! Folders and selections as one zip: `/download?archive=true` and `/download-archive`.
+//! Folders and selections as one archive: `/download?archive=true` and `/download-archive`.
 //!
-//! The tree is listed before the first byte, so the length is announced; file data is read while
-//! it is sent. What changed in between ends the connection instead of spoiling the archive.
+//! The tree is listed before the first byte, so the length is announced and any range can be had;
+//! file data is read while it is sent. What changed in between ends the connection instead of
+//! spoiling the archive.
 //!
 //! Source: `docs/semantics.md#archives`.
+
+mod answer;
+mod compress;
+mod contents;
+mod deflate;
+mod listing;
+mod sums;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,76 +23,49 @@ use proxy_core::id::VFolderId;
 use proxy_core::problem::{self, Kind, Problem};
 use proxy_core::relpath::RelPath;
 use proxy_core::token::{ArchiveClaims, TokenError};
-use proxy_ring::FileRef;
-use proxy_transfer::archive::{Members, send_zip};
-use proxy_transfer::seam::SinkError;
-use proxy_wire::disposition;
+use proxy_ring::ThreadPool;
 use proxy_wire::head::RequestHead;
-use proxy_wire::query::ArchiveParams;
-use proxy_wire::response::ResponseHead;
-use proxy_wire::zip::{self, Layout};
+use proxy_wire::query::{ArchiveParams, Package};
+use proxy_wire::zip;
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::EngineLimits;
 use crate::download::{busy, unavailable, volume};
+use crate::metrics::ArchiveGauges;
 use crate::names;
-use crate::reply::{Content, Reply};
+use crate::reply::Reply;
 use crate::rt;
-use crate::sink::StreamSink;
 use crate::snapshot::{Limits, Snapshot, VolumeEntry};
 use crate::thread::{Thread, unix_now_s};
 
+pub(crate) use answer::Archive;
+use answer::{Asked, answer};
+use listing::{Listing, Part};
+use sums::Sums;
+
 const NAME: &str = "archive.zip";
 
-/// An archive that is ready to be sent.
-pub(crate) struct Archive {
-    /// Its share of [`Snapshot::archives`].
-    _turn: OwnedSemaphorePermit,
-    volume: Arc<VolumeEntry>,
-    folder: VFolderRoot,
-    parts: Vec<Part>,
-    layout: Layout,
+/// What the archives of all threads share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Checksums of files.
+    sums: Sums,
+    /// What compresses.
+    threads: ThreadPool,
+    /// Archives that may be compressed at once.
+    compressing: Arc<Semaphore>,
 }
 
-/// One snapshot, and how its names are cut for the archive.
-struct Part {
-    snapshot: walk::Snapshot,
-    /// Bytes of each path that the archive does not show.
-    cut: usize,
-    /// The requested folder itself is empty: it is the only member, as `./`.
-    alone: bool,
-}
-
-impl Part {
-    fn count(&self) -> usize {
-        if self.alone { 1 } else { self.snapshot.len() }
-    }
-
-    fn show<T>(&self, index: usize, show: impl FnOnce(&zip::Entry<'_>) -> T) -> Option<T> {
-        if self.alone {
-            let entry = zip::Entry {
-                name: b".",
-                mode: 0o755,
-                mtime_s: 0,
-                size: 0,
-                kind: zip::Kind::Dir,
-            };
-            return Some(show(&entry));
+impl Shared {
+    pub(crate) fn new(limits: &EngineLimits, gauges: &Arc<ArchiveGauges>) -> Self {
+        let compressing_max = limits.archives_compressing_max.max(1);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            sums: Sums::new(limits.archive_checksums_max, Arc::clone(gauges)),
+            threads: ThreadPool::new("compress", cores.min(compressing_max)),
+            compressing: Arc::new(Semaphore::new(compressing_max)),
         }
-        let entry = self.snapshot.entry(index)?;
-        let kind = match entry.kind {
-            EntryKind::File | EntryKind::LinkToFile => zip::Kind::File,
-            EntryKind::Dir => zip::Kind::Dir,
-        };
-        let name = entry.path.get(self.cut..).unwrap_or_default();
-        let (mode, mtime_s, size) = (entry.mode, entry.mtime_s, entry.size);
-        Some(show(&zip::Entry {
-            name,
-            mode,
-            mtime_s,
-            size,
-            kind,
-        }))
     }
 }
 
@@ -120,6 +101,7 @@ async fn try_get(
         Reply::from(Problem::new(Kind::CommonInvalidAPIParameters).msg(text.unwrap_or_default()))
     };
     let params = ArchiveParams::parse(head.query.as_deref()).map_err(missing)?;
+    let package = params.package;
     let claims = ArchiveClaims::verify(&snapshot.secret, &params.token, unix_now_s())
         .map_err(|error| bad_token(&error))?;
     let name = claims.filename.as_deref().unwrap_or(NAME);
@@ -127,14 +109,19 @@ async fn try_get(
         .map_err(|text| Reply::from(Problem::new(Kind::JWTPayloadValidation).msg(text)))?;
     let volume = volume(snapshot, &claims.volume)?;
     let root = volume.root.clone().ok_or_else(|| unavailable(volume))?;
-    let turn = turn(snapshot).await?;
+    let turn = turn(&snapshot.archives, snapshot).await?;
     let (limits, vfid, files) = (walk_limits(&snapshot.limits), claims.vfid, claims.files);
     let made = names::run(&thread.setup.names, volume, &snapshot.limits, move || {
-        select(&root, &vfid, &files, limits)
+        select(&root, &vfid, &files, limits, package)
     });
     let made = made.await.map_err(|error| busy(error, volume))?;
-    let (folder, parts, layout) = made.map_err(|refused| refused_selection(&refused))?;
-    Ok(answer(turn, volume, folder, parts, layout, name.as_bytes()))
+    let listing = made.map_err(|refused| refused_selection(&refused))?;
+    let asked = Asked {
+        head,
+        package,
+        name: named(name, package),
+    };
+    answer(thread, snapshot, volume, turn, listing, asked).await
 }
 
 fn bad_token(error: &TokenError) -> Reply {
@@ -147,9 +134,9 @@ fn bad_token(error: &TokenError) -> Reply {
     Problem::new(kind).msg(error.text()).into()
 }
 
-/// Waits for its turn to make an archive.
-async fn turn(snapshot: &Snapshot) -> Result<OwnedSemaphorePermit, Reply> {
-    let turn = Arc::clone(&snapshot.archives).acquire_owned();
+/// Waits for its turn to make an archive, or to compress one.
+async fn turn(turns: &Arc<Semaphore>, snapshot: &Snapshot) -> Result<OwnedSemaphorePermit, Reply> {
+    let turn = Arc::clone(turns).acquire_owned();
     match rt::within(snapshot.limits.names_timeout, turn).await {
         Ok(Ok(turn)) => Ok(turn),
         _ => {
@@ -161,15 +148,14 @@ async fn turn(snapshot: &Snapshot) -> Result<OwnedSemaphorePermit, Reply> {
     }
 }
 
-type Made = (VFolderRoot, Vec<Part>, Layout);
-
 /// Lists the entries of a selection, in its order, checking all of them first.
 fn select(
     root: &VolumeRoot,
     vfid: &VFolderId,
     files: &[String],
     limits: walk::Limits,
-) -> Result<Made, Refused> {
+    package: Package,
+) -> Result<Listing, Refused> {
     let folder = root.vfolder(vfid)?;
     let mut paths = Vec::with_capacity(files.len());
     for file in files {
@@ -191,63 +177,66 @@ fn select(
             alone,
         });
     }
-    let layout = layout(&parts)?;
-    Ok((folder, parts, layout))
+    Listing::new(folder, parts, package).map_err(Refused::Zip)
 }
 
-fn layout(parts: &[Part]) -> Result<Layout, Refused> {
-    let mut layout = Layout::new();
-    for part in parts {
-        for index in 0..part.count() {
-            part.show(index, |entry| layout.add(entry).map(|_| ()))
-                .unwrap_or(Ok(()))
-                .map_err(Refused::Zip)?;
-        }
-    }
-    Ok(layout)
+/// A folder that is to be sent.
+pub(crate) struct Whole<'a> {
+    pub(crate) volume: &'a Arc<VolumeEntry>,
+    pub(crate) folder: VFolderRoot,
+    /// `None` for something that is neither file nor folder: an empty archive.
+    pub(crate) path: Option<RelPath>,
+    /// The name of the file, without what the package adds.
+    pub(crate) stem: String,
+    pub(crate) package: Package,
 }
 
-/// One folder, with names relative to it; `None` for something that is neither file nor folder:
-/// an empty archive.
+/// One folder, with names relative to it.
 pub(crate) async fn of_one(
     thread: &Rc<Thread>,
     snapshot: &Snapshot,
-    volume: &Arc<VolumeEntry>,
-    folder: VFolderRoot,
-    path: Option<RelPath>,
-    name: &[u8],
+    head: &RequestHead,
+    whole: Whole<'_>,
 ) -> Result<Reply, Reply> {
-    let turn = turn(snapshot).await?;
-    let Some(path) = path else {
-        return Ok(answer(
-            turn,
-            volume,
-            folder,
-            Vec::new(),
-            Layout::new(),
-            name,
-        ));
-    };
+    let Whole {
+        volume,
+        folder,
+        path,
+        stem,
+        package,
+    } = whole;
+    let turn = turn(&snapshot.archives, snapshot).await?;
     let limits = walk_limits(&snapshot.limits);
     let made = names::run(&thread.setup.names, volume, &snapshot.limits, move || {
-        let snapshot = walk::snapshot(&folder, &path, limits)?;
-        let alone = is_alone(&snapshot);
-        let cut = if snapshot.base().is_empty() {
-            0
-        } else {
-            snapshot.base().len() + 1
+        let parts = match path {
+            Some(path) => vec![below(&folder, &path, limits)?],
+            None => Vec::new(),
         };
-        let parts = vec![Part {
-            snapshot,
-            cut,
-            alone,
-        }];
-        let layout = layout(&parts)?;
-        Ok((folder, parts, layout))
+        Listing::new(folder, parts, package).map_err(Refused::Zip)
     });
     let made = made.await.map_err(|error| busy(error, volume))?;
-    let (folder, parts, layout) = made.map_err(|refused| refused_folder(&refused))?;
-    Ok(answer(turn, volume, folder, parts, layout, name))
+    let listing = made.map_err(|refused| refused_folder(&refused))?;
+    let asked = Asked {
+        head,
+        package,
+        name: stem + package.suffix(),
+    };
+    answer(thread, snapshot, volume, turn, listing, asked).await
+}
+
+fn below(folder: &VFolderRoot, path: &RelPath, limits: walk::Limits) -> Result<Part, Refused> {
+    let snapshot = walk::snapshot(folder, path, limits)?;
+    let alone = is_alone(&snapshot);
+    let cut = if snapshot.base().is_empty() {
+        0
+    } else {
+        snapshot.base().len() + 1
+    };
+    Ok(Part {
+        snapshot,
+        cut,
+        alone,
+    })
 }
 
 /// Nothing but the listed folder itself.
@@ -265,42 +254,19 @@ fn walk_limits(limits: &Limits) -> walk::Limits {
     }
 }
 
-/// `<directory name>.zip`; the folder itself goes by the last digits of its identifier.
-pub(crate) fn folder_name(folder: &VFolderRoot, path: &RelPath) -> Vec<u8> {
+/// What an archive is called, without its suffix: as the directory; the folder itself goes by the
+/// last digits of its identifier.
+pub(crate) fn folder_name(folder: &VFolderRoot, path: &RelPath) -> String {
     let own = || folder.id().components().pop().unwrap_or_default();
-    let name = path.file_name().map_or_else(own, str::to_owned);
-    format!("{name}.zip").into_bytes()
+    path.file_name().map_or_else(own, str::to_owned)
 }
 
-fn answer(
-    turn: OwnedSemaphorePermit,
-    volume: &Arc<VolumeEntry>,
-    folder: VFolderRoot,
-    parts: Vec<Part>,
-    layout: Layout,
-    name: &[u8],
-) -> Reply {
-    let unreadable: u64 = parts.iter().map(|part| part.snapshot.unreadable()).sum();
-    if unreadable > 0 {
-        tracing::warn!(
-            volume = volume.name,
-            vfolder_id = %folder.id(),
-            unreadable,
-            "an archive leaves out what can not be read"
-        );
+/// The name that a token gives, for another package than the zip that it was minted for.
+fn named(name: &str, package: Package) -> String {
+    match package {
+        Package::Zip | Package::ZipDeflate => name.to_owned(),
+        _ => name.strip_suffix(".zip").unwrap_or(name).to_owned() + package.suffix(),
     }
-    let head = ResponseHead::new(200)
-        .with("Content-Type", "application/zip")
-        .with("Content-Disposition", disposition::attachment(name))
-        .with("Content-Length", layout.total_len().get());
-    let archive = Archive {
-        _turn: turn,
-        volume: Arc::clone(volume),
-        folder,
-        parts,
-        layout,
-    };
-    Reply::new(head, Content::Archive(Box::new(archive)))
 }
 
 fn refused_folder(refused: &Refused) -> Reply {
@@ -342,74 +308,4 @@ fn too_large(refused: &Refused) -> Reply {
         .msg(format!("{text}; download smaller folders"))
         .data(json!({ "limit": text }))
         .into()
-}
-
-impl Archive {
-    /// Sends head and archive.
-    pub(crate) async fn send(
-        self: Box<Self>,
-        sink: &mut StreamSink<'_>,
-        head: &[u8],
-        thread: &Rc<Thread>,
-        limits: &Limits,
-    ) -> Result<(), SinkError> {
-        let layout = self.layout;
-        let members = Opening {
-            archive: &self,
-            thread,
-            limits,
-        };
-        send_zip(&thread.files, &members, layout, head, sink).await
-    }
-
-    /// The part and the index in it of member `index`.
-    fn place(&self, index: usize) -> Option<(&Part, usize)> {
-        let mut index = index;
-        for part in &self.parts {
-            if index < part.count() {
-                return Some((part, index));
-            }
-            index -= part.count();
-        }
-        None
-    }
-}
-
-/// An archive whose members are opened as they are needed.
-struct Opening<'a> {
-    archive: &'a Archive,
-    thread: &'a Rc<Thread>,
-    limits: &'a Limits,
-}
-
-impl Members for Opening<'_> {
-    type File = FileRef;
-
-    fn count(&self) -> usize {
-        self.archive.parts.iter().map(Part::count).sum()
-    }
-
-    fn entry<T>(&self, index: usize, show: impl FnOnce(&zip::Entry<'_>) -> T) -> T {
-        let (part, index) = self.archive.place(index).expect("an index below the count");
-        part.show(index, show)
-            .expect("every index of a part has an entry")
-    }
-
-    async fn open(&self, index: usize) -> Result<FileRef, SinkError> {
-        let (part, index) = self.archive.place(index).ok_or(SinkError::Truncated)?;
-        let entry = part.snapshot.entry(index).ok_or(SinkError::Truncated)?;
-        let folder = self.archive.folder.clone();
-        let (ino, size, mtime_s) = (entry.ino, entry.size, entry.mtime_s);
-        let job = move || folder.open_entry(&entry);
-        let volume = &self.archive.volume;
-        let opened = names::run(&self.thread.setup.names, volume, self.limits, job).await;
-        let opened = opened
-            .map_err(|_| SinkError::Truncated)?
-            .map_err(|_| SinkError::Truncated)?;
-        let same_time = crate::download::split_ns(opened.stat.mtime_ns).0 == mtime_s;
-        if opened.stat.ino != ino || opened.stat.size != size || !same_time {
-            return Err(SinkError::Truncated);
-        }
-        Ok(Arc::new(opened.fd))
-    }
 }

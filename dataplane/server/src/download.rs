@@ -87,16 +87,14 @@ async fn try_get(
         let problem = Problem::new(Kind::InvalidAPIParameters);
         return Err(problem.msg("not a regular file").into());
     }
-    let name = archive::folder_name(&folder, &path);
-    archive::of_one(
-        thread,
-        snapshot,
+    let whole = archive::Whole {
         volume,
+        stem: archive::folder_name(&folder, &path),
         folder,
-        opened.stat.is_dir().then_some(path),
-        &name,
-    )
-    .await
+        path: opened.stat.is_dir().then_some(path),
+        package: params.package,
+    };
+    archive::of_one(thread, snapshot, head, whole).await
 }
 
 /// A token whose only fault is an absolute path: it would replace the folder, so nothing is found.

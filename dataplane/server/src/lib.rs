@@ -57,6 +57,10 @@ pub struct EngineLimits {
     pub ring: RingLimits,
     /// Threads for calls on names, all data-plane threads together.
     pub name_threads_max: usize,
+    /// Archives that are compressed at once, all data-plane threads together.
+    pub archives_compressing_max: usize,
+    /// Checksums of files that are remembered for archives.
+    pub archive_checksums_max: usize,
     /// Downloads that are remembered, token and open file, all data-plane threads together.
     pub hot_entries_max: usize,
 }
@@ -76,6 +80,8 @@ impl Default for EngineLimits {
                 workers_max: 64,
             },
             name_threads_max: 64,
+            archives_compressing_max: 4,
+            archive_checksums_max: 256 * 1024,
             hot_entries_max: 32 * 1024,
         }
     }
@@ -135,6 +141,8 @@ pub fn start(config: ServerConfig) -> io::Result<Server> {
         drain,
         metrics: Metrics::default(),
     };
+    let archives = archive::Shared::new(&config.engine, &server.metrics.archives);
+    let archives = Arc::new(archives);
     for (index, listener) in config.listeners.into_iter().enumerate() {
         // Accepting never waits: readiness is asked for first.
         listener.set_nonblocking(true)?;
@@ -144,6 +152,7 @@ pub fn start(config: ServerConfig) -> io::Result<Server> {
             snapshot: Arc::clone(&config.snapshot),
             bridge: config.bridge.clone(),
             names: names.clone(),
+            archives: Arc::clone(&archives),
             metrics,
             tls: config.tls.clone(),
             drain: draining.clone(),

@@ -51,6 +51,8 @@ pub struct ThreadMetrics {
     pub hot_hits: Gauge,
     /// Panics that ended a connection.
     pub panics: Gauge,
+    /// Archives that are being compressed.
+    pub compressing: Gauge,
     /// The file engine.
     pub engine: Arc<Gauges>,
     requests: Mutex<HashMap<Key, Series>>,
@@ -69,11 +71,22 @@ impl ThreadMetrics {
     }
 }
 
+/// What the archives of all threads share.
+#[derive(Debug, Default)]
+pub struct ArchiveGauges {
+    /// Checksums of files that are remembered.
+    pub sums_kept: Gauge,
+    /// Files that were not read for their checksum, because it was.
+    pub sums_found: Gauge,
+}
+
 /// Counters of all threads.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     /// One entry per data-plane thread.
     pub threads: Vec<Arc<ThreadMetrics>>,
+    /// Of archives.
+    pub archives: Arc<ArchiveGauges>,
 }
 
 impl Metrics {

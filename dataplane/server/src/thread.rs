@@ -15,6 +15,7 @@ use proxy_ring::{Files, Pipes, Pool, PoolLimits, Ring, RingLimits, Staging, Thre
 use rustix::net::SocketFlags;
 use tokio::sync::watch;
 
+use crate::archive;
 use crate::bridge::Bridge;
 use crate::connection;
 use crate::hot::{self, Entry, Hot};
@@ -34,6 +35,7 @@ pub(crate) struct Setup {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) bridge: Bridge,
     pub(crate) names: ThreadPool,
+    pub(crate) archives: Arc<archive::Shared>,
     pub(crate) metrics: Arc<ThreadMetrics>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) drain: watch::Receiver<Option<Instant>>,

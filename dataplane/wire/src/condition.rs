@@ -18,12 +18,15 @@ use crate::date;
 use crate::etag::{self, Tag};
 use crate::head::{Headers, Method, Single};
 
+/// The modification time of what has none: no date of a client says anything about it.
+pub const MTIME_NONE_S: i64 = i64::MAX;
+
 /// What is known of the file that would be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Representation<'a> {
     /// Its strong entity tag, with quotes: see [`etag::make`].
     pub etag: &'a str,
-    /// Modification time, full seconds since 1970.
+    /// Modification time, full seconds since 1970, or [`MTIME_NONE_S`].
     pub mtime_s: i64,
     /// Modification time, nanoseconds beyond `mtime_s`; below 1,000,000,000.
     pub mtime_ns: u32,
@@ -74,7 +77,7 @@ fn precondition_holds(headers: &Headers, file: &Representation<'_>) -> bool {
         return etag::any_matches(headers.get_all("if-match"), matches);
     }
     match date_of(headers, "if-unmodified-since") {
-        Some(date_s) => file.unmodified_since(date_s),
+        Some(date_s) => file.mtime_s == MTIME_NONE_S || file.unmodified_since(date_s),
         None => true,
     }
 }

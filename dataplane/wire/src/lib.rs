@@ -5,8 +5,8 @@
 //! can be tested by tables and by random input.
 //!
 //! Way of one request: [`head`], then [`query`]; for a file [`condition`], [`range`] and
-//! [`byteranges`], for a tree [`zip`], for an upload [`tus`], [`part`], [`checksum`] and
-//! [`chunked`]; at last [`response`] with [`disposition`], [`etag`], [`date`] and [`cors`].
+//! [`byteranges`], for a tree [`zip`] or [`tar`], for an upload [`tus`], [`part`], [`checksum`]
+//! and [`chunked`]; at last [`response`] with [`disposition`], [`etag`], [`date`] and [`cors`].
 //!
 //! Architecture invariants
 //! - No module here waits, allocates without a bound from [`limits`], or reads a clock.
@@ -29,5 +29,6 @@ pub mod part;
 pub mod query;
 pub mod range;
 pub mod response;
+pub mod tar;
 pub mod tus;
 pub mod zip;

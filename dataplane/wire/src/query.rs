@@ -21,6 +21,76 @@ pub type Failure = (String, String);
 
 const REQUIRED: &str = "is required";
 const NOT_BOOL: &str = "value can't be converted to Bool";
+const NOT_FORMAT: &str = "value isn't one of zip, tar, tar.gz, tar.zst";
+const NOT_COMPRESSION: &str = "value isn't one of store, deflate";
+const ONLY_ZIP_DEFLATES: &str = "deflate is for zip; a compressed tar is a format of its own";
+
+/// How a folder or a selection is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Package {
+    /// A zip of stored members.
+    #[default]
+    Zip,
+    /// A zip of deflated members.
+    ZipDeflate,
+    /// A tar.
+    Tar,
+    /// A tar through gzip.
+    TarGz,
+    /// A tar through zstd.
+    TarZst,
+}
+
+impl Package {
+    /// What the name of the file ends with.
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Zip | Self::ZipDeflate => ".zip",
+            Self::Tar => ".tar",
+            Self::TarGz => ".tar.gz",
+            Self::TarZst => ".tar.zst",
+        }
+    }
+
+    /// Its media type.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Zip | Self::ZipDeflate => "application/zip",
+            Self::Tar => "application/x-tar",
+            Self::TarGz => "application/gzip",
+            Self::TarZst => "application/zstd",
+        }
+    }
+
+    /// Takes `format` and `compression`.
+    fn take(fields: &mut Fields) -> Self {
+        let format = fields.take("format");
+        let compression = fields.take("compression");
+        let deflate = match compression.as_deref() {
+            None | Some("store") => false,
+            Some("deflate") => true,
+            Some(_) => {
+                fields.fail("compression", NOT_COMPRESSION.to_owned());
+                return Self::Zip;
+            }
+        };
+        let package = match format.as_deref() {
+            None | Some("zip") if deflate => return Self::ZipDeflate,
+            None | Some("zip") => return Self::Zip,
+            Some("tar") => Self::Tar,
+            Some("tar.gz") => Self::TarGz,
+            Some("tar.zst") => Self::TarZst,
+            Some(_) => {
+                fields.fail("format", NOT_FORMAT.to_owned());
+                return Self::Zip;
+            }
+        };
+        if deflate {
+            fields.fail("compression", ONLY_ZIP_DEFLATES.to_owned());
+        }
+        package
+    }
+}
 
 /// Parameters of `GET /download` and of its HEAD.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +101,8 @@ pub struct DownloadParams {
     pub dst_dir: Option<String>,
     /// Directories are wanted too, as zip.
     pub archive: bool,
+    /// As what directories are sent.
+    pub package: Package,
     /// The answer must carry `Cache-Control: no-store`.
     pub no_cache: bool,
 }
@@ -45,12 +117,14 @@ impl DownloadParams {
         let token = fields.required("token");
         let dst_dir = fields.take("dst_dir").filter(|dir| !dir.is_empty());
         let archive = fields.flag("archive");
+        let package = Package::take(&mut fields);
         let no_cache = fields.flag("no_cache");
         fields.refuse_the_rest();
         fields.finish(Self {
             token,
             dst_dir,
             archive,
+            package,
             no_cache,
         })
     }
@@ -84,17 +158,20 @@ impl UploadParams {
 pub struct ArchiveParams {
     /// The archive token, not yet verified.
     pub token: String,
+    /// As what the selection is sent.
+    pub package: Package,
 }
 
 impl ArchiveParams {
     /// Reads them from a raw query string.
     ///
     /// # Errors
-    /// The token is missing.
+    /// The token is missing, or the format is none of ours.
     pub fn parse(query: Option<&str>) -> Result<Self, Vec<Failure>> {
         let mut fields = Fields::new(query);
         let token = fields.required("token");
-        fields.finish(Self { token })
+        let package = Package::take(&mut fields);
+        fields.finish(Self { token, package })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Zip archives that can be sent while they are made, with a length known before the first byte.
 //!
-//! Members are stored, not compressed, so every position follows from names and sizes alone.
+//! Members are stored, so every position follows from names and sizes alone; or, for those who
+//! ask, deflated, and then the length is known at the end.
 //! The caller keeps the list of members and, per member, one checksum; headers are made one at
 //! a time and never held.
 //!
@@ -45,6 +46,7 @@
 //! Source: PKWARE APPNOTE 6.3.10 §4.3-4.5; Info-ZIP's extra field 0x5455.
 
 mod central;
+mod deflated;
 mod fields;
 
 use std::borrow::Cow;
@@ -53,6 +55,7 @@ use proxy_core::units::Offset;
 
 pub use central::{Central, Layout};
 pub use crc32fast::Hasher as Checksum;
+pub use deflated::{Deflated, Directory};
 use fields::{MAX_16, MAX_32, Put as _};
 
 /// One member of an archive.
@@ -127,6 +130,12 @@ const LOCAL_BYTES: u64 = 30;
 /// Bytes of a central header without name and extra fields.
 const CENTRAL_BYTES: u64 = 46;
 
+/// Whether a name stays in the directory it is unpacked in.
+pub(crate) fn is_safe_name(name: &[u8]) -> bool {
+    let is_parent = |component: &[u8]| component == b"..";
+    !name.is_empty() && name[0] != b'/' && !name.split(|byte| *byte == b'/').any(is_parent)
+}
+
 impl<'a> Entry<'a> {
     /// Appends what stands before the data.
     pub fn local_header(&self, out: &mut Vec<u8>) {
@@ -181,8 +190,8 @@ impl<'a> Entry<'a> {
         self.data_len() != 0
     }
 
-    /// Appends the header in the central directory.
-    fn central_header(&self, crc: u32, offset: Offset, out: &mut Vec<u8>) {
+    /// Appends the header in the central directory, `offset` being that of the local header.
+    pub fn central_header(&self, crc: u32, offset: Offset, out: &mut Vec<u8>) {
         let name = self.stored_name();
         let stamp = fields::DosStamp::of(self.mtime_s);
         let size = fields::saturate_32(self.data_len());
@@ -304,9 +313,7 @@ impl<'a> Entry<'a> {
 
     /// Checks the name and gives its stored length.
     fn checked_name_len(&self) -> Result<u64, ZipError> {
-        let is_parent = |component: &[u8]| component == b"..";
-        let mut components = self.name.split(|byte| *byte == b'/');
-        if self.name.is_empty() || self.name[0] == b'/' || components.any(is_parent) {
+        if !is_safe_name(self.name) {
             return Err(ZipError::NameUnsafe);
         }
         let len = self.stored_name().len() as u64;

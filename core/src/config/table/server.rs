@@ -133,6 +133,20 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("16"),
     Key::used(
+        "server.limits.archives-compressing-max",
+        Int(1, 1024),
+        "Most archives that are compressed at once, for clients that ask for it; the next one \
+         waits. Each takes most of a core while it lasts.",
+    )
+    .default("4"),
+    Key::used(
+        "server.limits.archive-checksums-max",
+        Int(0, 100_000_000),
+        "Checksums of files that are remembered, about 100 bytes each, so that a zip that was \
+         broken off goes on without reading again what the client has.",
+    )
+    .default("262144"),
+    Key::used(
         "server.limits.hot-files-max",
         Int(0, 1_000_000),
         "Downloads that are remembered with verified token and open file, while they are asked \

@@ -66,6 +66,21 @@ impl Layout {
         Ok(offset)
     }
 
+    /// The layout of members that were sent without one.
+    pub(super) const fn written(members_len: u64) -> Self {
+        Self {
+            entries_count: 0,
+            members_len,
+            central_len: 0,
+        }
+    }
+
+    /// Counts a central header that was sent.
+    pub(super) const fn wrote_entry(&mut self, len: u64) {
+        self.entries_count += 1;
+        self.central_len += len;
+    }
+
     /// Members so far.
     pub const fn entries_count(&self) -> u64 {
         self.entries_count
@@ -74,6 +89,26 @@ impl Layout {
     /// Where the central directory begins: behind the last member.
     pub const fn central_start(&self) -> Offset {
         Offset::new(self.members_len)
+    }
+
+    /// Bytes of the central headers of all members so far.
+    pub const fn central_len(&self) -> u64 {
+        self.central_len
+    }
+
+    /// Appends the records that end the archive, behind the last central header.
+    pub fn end(&self, out: &mut Vec<u8>) {
+        if self.needs_zip64() {
+            zip64_end(self, out);
+        }
+        out.put_32(END_SIGNATURE);
+        out.put_16(0); // this disk
+        out.put_16(0); // disk of the central directory
+        out.put_16(saturate_16(self.entries_count));
+        out.put_16(saturate_16(self.entries_count));
+        out.put_32(saturate_32(self.central_len));
+        out.put_32(saturate_32(self.members_len));
+        out.put_16(0); // comment
     }
 
     /// Bytes of the whole archive if no member is added: its `Content-Length`.
@@ -139,18 +174,7 @@ impl Central {
             self.so_far, self.whole,
             "the second pass saw other members than the first"
         );
-        let layout = self.whole;
-        if layout.needs_zip64() {
-            zip64_end(&layout, out);
-        }
-        out.put_32(END_SIGNATURE);
-        out.put_16(0); // this disk
-        out.put_16(0); // disk of the central directory
-        out.put_16(saturate_16(layout.entries_count));
-        out.put_16(saturate_16(layout.entries_count));
-        out.put_32(saturate_32(layout.central_len));
-        out.put_32(saturate_32(layout.members_len));
-        out.put_16(0); // comment
+        self.whole.end(out);
     }
 }
 
