@@ -115,6 +115,32 @@ fn tus_js_client_uploads_aborts_and_resumes() {
     }
 }
 
+/// docs/semantics.md#concatenation
+#[test]
+fn tus_js_client_uploads_in_parallel_and_with_checksums() {
+    match environment("node") {
+        Ok(modules) => run(
+            Path::new("node"),
+            "use_tus_js_parallel.mjs",
+            &[("STORAGE_NODE", &modules)],
+        ),
+        Err(reason) => skip(reason),
+    }
+}
+
+/// docs/semantics.md#draft, docs/semantics.md#parts
+#[test]
+fn curl_speaks_the_draft_and_sends_parts() {
+    match Command::new("curl")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+    {
+        Ok(status) if status.success() => run(Path::new("bash"), "use_curl_draft.sh", &[]),
+        _ => skip("no curl"),
+    }
+}
+
 #[test]
 fn the_sdk_uploads_and_downloads() {
     for version in ["backend-26.9.6", "backend-26.2.0"] {

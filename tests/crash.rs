@@ -14,7 +14,7 @@ use proxy_testkit::data::{Pattern, Random};
 use proxy_testkit::folder::names;
 use proxy_testkit::testbed::Testbed;
 use proxy_testkit::tus::{Upload, offset};
-use proxy_testkit::{Connection, Folder, Server, Settings, env_number, skip, wait};
+use proxy_testkit::{Connection, Folder, Request, Server, Settings, env_number, skip, wait};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
 
@@ -298,6 +298,56 @@ fn a_kill_among_parallel_parts_loses_none_that_was_acknowledged() {
         std::fs::remove_file(folder.at(&name)).expect("removed");
     }
     assert_eq!(names(&folder.path), [""; 0], "left behind");
+    server.finish();
+}
+
+#[test]
+fn a_kill_among_partial_uploads_loses_no_piece() {
+    // docs/semantics.md#concatenation
+    const PIECE: u64 = 3_000_001;
+    let mut server = Server::start(PROGRAM);
+    let folder = Folder::empty(&server);
+    let mut random = Random::printed("crash of pieces");
+    for round in 0..4 {
+        let (name, pattern) = (format!("f{round}"), Pattern(round));
+        let upload = Upload::begin(&server, &folder, &name, 4 * PIECE);
+        let length = PIECE.to_string();
+        let targets: Vec<String> = (0..4)
+            .map(|_| {
+                let answer = Request::new("POST", &upload.target())
+                    .header("Upload-Concat", "partial")
+                    .header("Upload-Length", &length)
+                    .send(server.client())
+                    .expect(201);
+                answer.header("Location").expect("a Location").to_owned()
+            })
+            .collect();
+        let patch = |server: &Server, n: u64, at: u64, to: u64| {
+            Request::new("PATCH", &targets[n as usize])
+                .header("Upload-Offset", &at.to_string())
+                .body(&pattern.bytes(n * PIECE + at, to - at))
+                .send(server.client())
+                .expect(204)
+        };
+        let cuts: Vec<u64> = (0..4).map(|_| random.below(PIECE)).collect();
+        for n in 0..4 {
+            let _ = patch(&server, n, 0, cuts[n as usize]);
+        }
+        server.kill();
+        server.restart();
+        for n in 0..4 {
+            let head = Request::new("HEAD", &targets[n as usize]).send(server.client());
+            let at = offset(&head.expect(200));
+            assert_eq!(at, cuts[n as usize], "{name}: piece {n}");
+            let _ = patch(&server, n, at, PIECE);
+        }
+        let concat = format!("final;{}", targets.join(" "));
+        let finish = Request::new("POST", &upload.target()).header("Upload-Concat", &concat);
+        let _ = finish.send(server.client()).expect(201);
+        let bytes = std::fs::read(folder.at(&name)).expect("the target");
+        assert_eq!(bytes.len() as u64, 4 * PIECE);
+        assert_eq!(pattern.mismatch(0, &bytes), None, "{name}");
+    }
     server.finish();
 }
 

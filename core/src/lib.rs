@@ -16,6 +16,7 @@ pub mod extent;
 pub mod filename;
 pub mod grammar;
 pub mod id;
+pub mod partial;
 pub mod problem;
 pub mod relpath;
 pub mod token;

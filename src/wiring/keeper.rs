@@ -8,9 +8,9 @@ use std::sync::Arc;
 use proxy_core::extent::{Extent, Extents, Recorded, Want};
 use proxy_core::token::UploadClaims;
 use proxy_core::units::Offset;
-use proxy_server::bridge::{Call, Claimed, Grant, Known, Refusal, Report};
+use proxy_server::bridge::{self, Call, Claimed, Grant, Known, Refusal, Report};
 use proxy_state::{
-    Claim, ClaimError, ClaimOutcome, Holder, LeaseError, Session, SessionState, Sessions,
+    Change, Claim, ClaimError, ClaimOutcome, Holder, LeaseError, Session, SessionState, Sessions,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -53,6 +53,8 @@ fn known(session: &Session) -> Known {
         size: session.size,
         staged,
         finished,
+        partials: session.pieces.all.clone(),
+        metadata: session.metadata.clone(),
     }
 }
 
@@ -71,6 +73,8 @@ async fn claim(
         size: u64::try_from(upload.size).unwrap_or(0),
         offset: Offset::ZERO,
         ranges: Extents::default(),
+        pieces: Default::default(),
+        metadata: None,
         ino: staged.0,
         dev: staged.1,
         exp: upload.exp,
@@ -91,7 +95,7 @@ async fn claim(
     let (reports, incoming) = mpsc::channel(REPORTS_MAX);
     let (revoke, revoked) = oneshot::channel();
     let grant = Grant {
-        durable: granted.session.durable(),
+        known: known(&granted.session),
         revoked,
         reports,
     };
@@ -140,6 +144,12 @@ async fn keep(
                 let recorded = record(&*sessions, &session, holder, want, extent).await;
                 let _ = reply.send(told(recorded));
             }
+            Report::Change { change, reply } => {
+                let changed = sessions
+                    .change(session.id, holder, translated(change))
+                    .await;
+                let _ = reply.send(told(changed.map(|session| known(&session))));
+            }
             Report::Secure { reply } => {
                 let secured = sessions.secure(session.id).await;
                 let secured = secured.map_err(|error| Refusal::Store(error.to_string()));
@@ -163,6 +173,15 @@ async fn keep(
     drop(guard);
 }
 
+fn translated(change: bridge::Change) -> Change {
+    match change {
+        bridge::Change::AddPartial { length } => Change::AddPartial { length },
+        bridge::Change::AdvancePartial { number, to } => Change::AdvancePartial { number, to },
+        bridge::Change::DropPartial { number } => Change::DropPartial { number },
+        bridge::Change::Describe { metadata } => Change::Describe { metadata },
+    }
+}
+
 /// A writer at the end moves the offset; a part is put where it belongs.
 async fn record(
     sessions: &dyn Sessions,
@@ -182,6 +201,7 @@ async fn record(
 
 fn told<T>(outcome: Result<T, LeaseError>) -> Result<T, Refusal> {
     outcome.map_err(|error| match error {
+        LeaseError::Mixed => Refusal::Mixed,
         LeaseError::TooManyRanges { .. } => Refusal::TooManyRanges,
         LeaseError::Store(error) => Refusal::Store(error.to_string()),
         LeaseError::Unknown => Refusal::NotFound,

@@ -35,8 +35,8 @@ use crate::clock::unix_ms;
 use crate::error::{OpenError, StateError};
 use crate::lease::{self, Leases, Refused};
 use crate::session::{
-    Claim, ClaimError, ClaimOutcome, Grant, Holder, LeaseError, LeaseGuard, Session, SessionState,
-    Sessions,
+    self, Claim, ClaimError, ClaimOutcome, Grant, Holder, LeaseError, LeaseGuard, Pieces, Session,
+    SessionState, Sessions,
 };
 use crate::task::{Progress, RECENT_TASKS_MAX, TaskRecord, TaskState, TaskStore, UnfinishedTask};
 
@@ -293,6 +293,7 @@ impl Sessions for EmbeddedStore {
                 let mut session = want.session.clone();
                 session.offset = Offset::ZERO;
                 session.ranges = Extents::default();
+                session.pieces = Pieces::default();
                 session.state = SessionState::Open;
                 self.add(&session).await?;
                 tracing::info!(session = %id, "session is recorded anew, from byte 0");
@@ -334,6 +335,20 @@ impl Sessions for EmbeddedStore {
         let ranges_max = self.options.ranges_max;
         self.write(Some(keep), move |tables| {
             tables.record(id, extent, ranges_max)
+        })
+        .await
+    }
+
+    async fn change(
+        &self,
+        id: SessionId,
+        holder: Holder,
+        change: session::Change,
+    ) -> Result<Session, LeaseError> {
+        let keep = Keep::Change(self.holders_change(id, holder)?);
+        let pieces_max = self.options.ranges_max;
+        self.write(Some(keep), move |tables| {
+            tables.change(id, change, pieces_max)
         })
         .await
     }

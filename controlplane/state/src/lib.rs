@@ -23,8 +23,8 @@ pub use error::{OpenError, StateError};
 pub use event::{Event, EventSink, LogSink, RecordSink};
 pub use runner::{Runner, RunnerOptions, Stop, StopReason, StopSwitch, SubmitError, TaskContext};
 pub use session::{
-    Claim, ClaimError, ClaimOutcome, Grant, Holder, LeaseError, LeaseGuard, Revocation, Session,
-    SessionState, Sessions,
+    Change, Claim, ClaimError, ClaimOutcome, Grant, Holder, LeaseError, LeaseGuard, Pieces,
+    Revocation, Session, SessionState, Sessions,
 };
 pub use task::{
     Handler, Outcome, Progress, RECENT_TASKS_MAX, TaskError, TaskRecord, TaskState, TaskStore,

@@ -20,6 +20,7 @@ use std::fmt;
 use async_trait::async_trait;
 use proxy_core::extent::{Extent, Extents, Recorded, Want};
 use proxy_core::id::{SessionId, VFolderId};
+use proxy_core::partial::Partial;
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,12 @@ pub struct Session {
     /// Durable bytes behind a gap: `offset < from`, `to <= size`.
     #[serde(default, skip_serializing_if = "Extents::is_empty")]
     pub ranges: Extents,
+    /// Pieces that wait to be put together. Beside them nothing else is durable.
+    #[serde(default, skip_serializing_if = "Pieces::is_unused")]
+    pub pieces: Pieces,
+    /// What the client said of the file when it created the upload, as it said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
     /// Inode of the staging file.
     pub ino: u64,
     /// Device of the staging file.
@@ -56,6 +63,48 @@ pub struct Session {
     pub exp: u64,
     /// Whether bytes are still expected.
     pub state: SessionState,
+}
+
+/// The partial uploads of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pieces {
+    /// Those that are there, in the order of their making.
+    pub all: Vec<Partial>,
+    /// How many were ever made: names the next one.
+    pub made: u32,
+}
+
+impl Pieces {
+    fn is_unused(&self) -> bool {
+        self.made == 0
+    }
+}
+
+/// A change to a session that does not make bytes of the whole file durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Another partial upload of so many bytes.
+    AddPartial {
+        /// Its bytes.
+        length: u64,
+    },
+    /// The first `to` bytes of a partial upload are durable.
+    AdvancePartial {
+        /// Which.
+        number: u32,
+        /// Its new offset.
+        to: u64,
+    },
+    /// A partial upload is not wanted any more.
+    DropPartial {
+        /// Which.
+        number: u32,
+    },
+    /// What the client says of the file.
+    Describe {
+        /// As it says it.
+        metadata: String,
+    },
 }
 
 /// Whether bytes are still expected.
@@ -258,6 +307,9 @@ pub enum LeaseError {
         /// The limit.
         ranges_max: usize,
     },
+    /// Bytes of the whole file and partial uploads do not go together. Nothing was recorded.
+    #[error("an upload is sent as a whole or in partial uploads, not both")]
+    Mixed,
     /// The store failed; whether the report is on record is unknown.
     #[error(transparent)]
     Store(#[from] StateError),
@@ -336,6 +388,18 @@ pub trait Sessions: Send + Sync {
     /// # Errors
     /// The store failed.
     async fn secure(&self, id: SessionId) -> Result<(), StateError>;
+
+    /// Makes another change; keeps the lease. On disk when it returns. Gives the session as it is
+    /// then; a partial upload that was added is the last of its pieces.
+    ///
+    /// # Errors
+    /// See [`LeaseError`]; [`LeaseError::Unknown`] also for a partial upload that is not there.
+    async fn change(
+        &self,
+        id: SessionId,
+        holder: Holder,
+        change: Change,
+    ) -> Result<Session, LeaseError>;
 
     /// Ends the lease of `holder`, if it still has it. Dropping the guard does the same.
     async fn release(&self, id: SessionId, holder: Holder);

@@ -148,6 +148,8 @@ fn new_session(size: u64) -> Session {
         size,
         offset: Offset::ZERO,
         ranges: Extents::default(),
+        pieces: Default::default(),
+        metadata: None,
         ino: 7,
         dev: 8,
         exp: 1_000,

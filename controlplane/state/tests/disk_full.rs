@@ -117,6 +117,8 @@ fn new_session() -> Session {
         size: 10,
         offset: Offset::ZERO,
         ranges: Extents::default(),
+        pieces: Default::default(),
+        metadata: None,
         ino: 7,
         dev: 8,
         exp: 1_000,

@@ -30,6 +30,8 @@ fn sessions(count: u64) -> Vec<Session> {
         size: at,
         offset: Offset::ZERO,
         ranges: Default::default(),
+        pieces: Default::default(),
+        metadata: None,
         ino: at,
         dev: 8,
         exp: at,

@@ -92,6 +92,8 @@ fn watched() -> Watched {
         size: u64::MAX,
         offset: Offset::ZERO,
         ranges: Extents::default(),
+        pieces: Default::default(),
+        metadata: None,
         ino: 7,
         dev: 8,
         exp: 1_000,

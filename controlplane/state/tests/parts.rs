@@ -11,8 +11,8 @@ use proxy_core::id::{SessionId, VFolderId};
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
 use proxy_state::{
-    Claim, ClaimError, ClaimOutcome, EmbeddedStore, Grant, LeaseError, Session, SessionState,
-    Sessions, StoreOptions,
+    Change, Claim, ClaimError, ClaimOutcome, EmbeddedStore, Grant, LeaseError, Session,
+    SessionState, Sessions, StoreOptions,
 };
 use tempfile::TempDir;
 
@@ -33,6 +33,8 @@ fn session(size: u64) -> Session {
         size,
         offset: Offset::ZERO,
         ranges: Extents::default(),
+        pieces: Default::default(),
+        metadata: None,
         ino: 7,
         dev: 8,
         exp: 1_000,
@@ -229,4 +231,65 @@ async fn an_abandoned_session_ends_all_its_writers() {
     assert_eq!(store.look(session.id).await, Ok(None));
     drop((one.guard, two.guard));
     assert_eq!(store.stats().leases, 0);
+}
+
+#[tokio::test]
+async fn pieces_are_placed_advanced_and_dropped_and_do_not_mix_with_the_whole() {
+    let (store, _dir) = store(StoreOptions::default());
+    let session = session(100);
+    let grant = claim(&store, &session, part(0, 0)).await.unwrap();
+    let change = |change| store.change(session.id, grant.holder, change);
+    let add = |length| change(Change::AddPartial { length });
+    let advance = |number, to| change(Change::AdvancePartial { number, to });
+    for (length, place) in [(33, 0), (34, 66), (33, 33)] {
+        let made = add(length).await.unwrap();
+        assert_eq!(made.pieces.all.last().unwrap().place, place);
+    }
+    assert_eq!(advance(1, 20).await.unwrap().pieces.all[1].offset, 20);
+    for (number, to, want) in [
+        (1, 10, "offset 10 is before the recorded 20"),
+        (1, 35, "offset 35 is before the recorded 20"),
+        (7, 1, "the session is not on record"),
+    ] {
+        assert_eq!(advance(number, to).await.unwrap_err().to_string(), want);
+    }
+    let whole = store
+        .record(session.id, grant.holder, Extent::new(0, 1))
+        .await;
+    assert_eq!(whole.map(drop), Err(LeaseError::Mixed));
+    let whole = store
+        .advance(session.id, grant.holder, Offset::new(1))
+        .await;
+    assert_eq!(whole.map(drop), Err(LeaseError::Mixed));
+    for number in [0, 1, 2] {
+        let _ = change(Change::DropPartial { number }).await.unwrap();
+    }
+    assert_eq!(
+        change(Change::DropPartial { number: 0 }).await,
+        Err(LeaseError::Unknown)
+    );
+    // Names are not given twice.
+    assert_eq!(add(5).await.unwrap().pieces.all[0].number, 3);
+    let _ = change(Change::DropPartial { number: 3 }).await.unwrap();
+    let whole = store
+        .record(session.id, grant.holder, Extent::new(0, 1))
+        .await;
+    assert!(whole.is_ok());
+    assert_eq!(add(5).await, Err(LeaseError::Mixed));
+    let metadata = "filename Zg==".to_owned();
+    let said = change(Change::Describe {
+        metadata: metadata.clone(),
+    })
+    .await;
+    assert_eq!(said.unwrap().metadata, Some(metadata));
+}
+
+#[test]
+fn a_session_without_parts_is_recorded_as_releases_before_did() {
+    let session = session(10);
+    let fresh = serde_json::to_value(&session).unwrap();
+    for key in ["ranges", "pieces", "metadata"] {
+        assert_eq!(fresh.get(key), None, "{key}");
+    }
+    assert_eq!(serde_json::from_value::<Session>(fresh).unwrap(), session);
 }

@@ -114,6 +114,11 @@ impl<'c> Body<'c> {
         self.connection.stream.socket().peer()
     }
 
+    /// Sends an interim answer.
+    pub(crate) async fn inform(&mut self, bytes: &[u8]) -> Result<(), PeerError> {
+        self.connection.stream.send(bytes, false, self.limit).await
+    }
+
     /// Takes what is left off the connection, up to `most` bytes. True if that was all of it.
     pub(crate) async fn discard(&mut self, most: u64) -> bool {
         let mut left = most;

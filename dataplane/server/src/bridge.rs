@@ -6,6 +6,7 @@
 
 use proxy_core::extent::{Extent, Extents, Recorded, Want};
 use proxy_core::id::SessionId;
+use proxy_core::partial::Partial;
 use proxy_core::relpath::RelPath;
 use proxy_core::token::UploadClaims;
 use proxy_core::units::Offset;
@@ -45,6 +46,45 @@ pub struct Known {
     pub staged: (u64, u64),
     /// Where the file went, and where the last request began, once it is complete.
     pub finished: Option<(RelPath, Offset)>,
+    /// Partial uploads, in the order of their making.
+    pub partials: Vec<Partial>,
+    /// What the client said of the file.
+    pub metadata: Option<String>,
+}
+
+impl Known {
+    /// The partial upload of this number.
+    pub fn partial(&self, number: u32) -> Option<Partial> {
+        let mut partials = self.partials.iter().copied();
+        partials.find(|partial| partial.number == number)
+    }
+}
+
+/// A change to a session that does not make bytes of the whole file durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Another partial upload of so many bytes.
+    AddPartial {
+        /// Its bytes.
+        length: u64,
+    },
+    /// The first `to` bytes of a partial upload are durable.
+    AdvancePartial {
+        /// Which.
+        number: u32,
+        /// Its new offset.
+        to: u64,
+    },
+    /// A partial upload is not wanted any more.
+    DropPartial {
+        /// Which.
+        number: u32,
+    },
+    /// What the client says of the file.
+    Describe {
+        /// As it says it.
+        metadata: String,
+    },
 }
 
 /// Why the control plane says no.
@@ -58,6 +98,8 @@ pub enum Refusal {
     NotFound,
     /// The session would have more separate ranges than are kept.
     TooManyRanges,
+    /// Bytes of the whole file and partial uploads do not go together.
+    Mixed,
     /// The store failed; the text is for the log.
     Store(String),
     /// The control plane is gone: the process is ending.
@@ -76,8 +118,8 @@ pub enum Claimed {
 /// The right to write to a session. Dropping it gives the session back.
 #[derive(Debug)]
 pub struct Grant {
-    /// Durable bytes.
-    pub durable: Extents,
+    /// The session as it was when the right was given.
+    pub known: Known,
     /// Fires when a newer request is in the way of this one; says what that one wants.
     pub revoked: oneshot::Receiver<Want>,
     /// To the keeper of the session.
@@ -94,6 +136,13 @@ pub enum Report {
         /// Sent when that is on record, durably; except for the bytes that make the upload whole,
         /// which are recorded with [`Report::Finish`].
         reply: oneshot::Sender<Result<Recorded, Refusal>>,
+    },
+    /// Another change.
+    Change {
+        /// Which.
+        change: Change,
+        /// Sent when that is on record, durably, with the session as it is then.
+        reply: oneshot::Sender<Result<Known, Refusal>>,
     },
     /// The file is about to get its name.
     Secure {

@@ -48,15 +48,9 @@ pub(crate) async fn dispatch(
         ),
         UPLOAD => (
             UPLOAD,
-            match head.method {
-                Method::Options => upload::options(snapshot),
-                Method::Head => upload::head(thread, snapshot, head).await,
-                Method::Patch => upload::patch(thread, snapshot, head, body).await,
-                Method::Put => upload::put(thread, snapshot, head, body)
-                    .await
-                    .unwrap_or_else(|| not_allowed("HEAD,OPTIONS,PATCH")),
-                _ => not_allowed("HEAD,OPTIONS,PATCH"),
-            },
+            upload::answer(thread, snapshot, head, body)
+                .await
+                .unwrap_or_else(|| not_allowed("HEAD,OPTIONS,PATCH")),
         ),
         _ => ("unmatched", Reply::text(404, "404: Not Found")),
     };
@@ -126,7 +120,13 @@ pub(crate) fn invalid(failures: Vec<Failure>) -> Reply {
 /// Adds the CORS headers that belong to the route and the answer.
 pub(crate) fn share(endpoint: &str, head: &RequestHead, mut answer: ResponseHead) -> ResponseHead {
     match endpoint {
-        UPLOAD => answer.extend(cors::UPLOAD_HEADERS),
+        UPLOAD => {
+            let allowed = cors::upload_allowed(&head.headers);
+            for (name, value) in cors::UPLOAD_HEADERS {
+                let is_allowed = name == cors::ALLOW_HEADERS;
+                answer.push(name, if is_allowed { allowed.as_str() } else { value });
+            }
+        }
         ROOT | DOWNLOAD | ARCHIVE if head.method != Method::Options && answer.status() != 405 => {
             cors::expose(&mut answer, head.headers.get("origin"));
         }

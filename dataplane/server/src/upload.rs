@@ -1,13 +1,14 @@
-//! `/upload`: tus 1.0.0, and parts with a place.
+//! `/upload`: tus 1.0.0 with its extensions, parts with a place, and Resumable Uploads for HTTP.
 //!
-//! Source: tus 1.0.0; RFC 9110 §14.5; `docs/semantics.md#uploads`.
+//! Source: tus 1.0.0; RFC 9110 §14.5; draft-ietf-httpbis-resumable-upload;
+//! `docs/semantics.md#uploads`.
 
 use std::rc::Rc;
 
 use proxy_core::problem::{Kind, Problem};
-use proxy_wire::head::RequestHead;
+use proxy_wire::head::{Method, RequestHead};
 use proxy_wire::response::ResponseHead;
-use proxy_wire::tus;
+use proxy_wire::{draft as words, part, tus};
 
 use crate::body::Body;
 use crate::reply::{Content, Reply};
@@ -15,53 +16,94 @@ use crate::snapshot::Snapshot;
 use crate::thread::Thread;
 
 mod answer;
+mod checked;
+mod concat;
+mod create;
+mod draft;
 mod head;
 mod ledger;
 mod patch;
 mod put;
+mod remove;
 mod request;
 
 use request::Request;
 
-/// `OPTIONS /upload`: what the server can do.
-pub(crate) fn options(snapshot: &Snapshot) -> Reply {
-    let mut head = ResponseHead::new(200);
-    head.extend(tus::options_headers(snapshot.upload_size_max));
-    Reply::new(head, Content::Bytes(Vec::new()))
+/// What is to be done.
+enum Wish<'h> {
+    Head,
+    Patch,
+    Part(&'h [u8]),
+    Create,
+    Remove,
+    DraftHead,
+    DraftPatch,
+    DraftCreate(bool),
 }
 
-/// `HEAD /upload`: how far it is.
-pub(crate) async fn head(thread: &Rc<Thread>, snapshot: &Snapshot, head: &RequestHead) -> Reply {
-    match head::answer(thread, snapshot, head).await {
-        Ok(reply) | Err(reply) => reply,
-    }
-}
-
-/// `PATCH /upload`: more of it.
-pub(crate) async fn patch(
-    thread: &Rc<Thread>,
-    snapshot: &Snapshot,
-    head: &RequestHead,
-    body: &mut Body<'_>,
-) -> Reply {
-    match patch::answer(thread, snapshot, head, body).await {
-        Ok(reply) | Err(reply) => reply,
-    }
-}
-
-/// `PUT /upload`: a part with its place. `None` for a PUT that says no place: it is no request
-/// that this resource knows.
-pub(crate) async fn put(
+/// Answers a request; `None` for a method that says nothing to this resource.
+pub(crate) async fn answer(
     thread: &Rc<Thread>,
     snapshot: &Snapshot,
     head: &RequestHead,
     body: &mut Body<'_>,
 ) -> Option<Reply> {
-    let place = head.headers.get(proxy_wire::part::CONTENT_RANGE_LOWER)?;
-    match put::answer(thread, snapshot, head, place, body).await {
+    if head.method == Method::Options {
+        return Some(options(snapshot));
+    }
+    let wish = wish(head)?;
+    let answered = async {
+        let request = Request::parse(thread, snapshot, head)?;
+        match wish {
+            Wish::Head => head::answer(&request).await,
+            Wish::Patch => patch::answer(&request, head, body).await,
+            Wish::Part(place) => put::answer(&request, head, place, body).await,
+            Wish::Create => create::answer(&request, head, body).await,
+            Wish::Remove => remove::answer(&request).await,
+            Wish::DraftHead => draft::head(&request).await,
+            Wish::DraftPatch => draft::patch(&request, head, body).await,
+            Wish::DraftCreate(complete) => draft::create(&request, head, complete, body).await,
+        }
+    };
+    match answered.await {
         Ok(reply) | Err(reply) => Some(reply),
     }
 }
+
+fn wish(head: &RequestHead) -> Option<Wish<'_>> {
+    let is_draft = words::speaks(&head.headers);
+    let complete = head.headers.get(words::UPLOAD_COMPLETE_LOWER);
+    let complete = complete.and_then(words::parse_bool).filter(|_| is_draft);
+    let place = head.headers.get(part::CONTENT_RANGE_LOWER);
+    match head.method {
+        Method::Head if is_draft => Some(Wish::DraftHead),
+        Method::Head => Some(Wish::Head),
+        Method::Patch if is_draft => Some(Wish::DraftPatch),
+        Method::Patch => Some(Wish::Patch),
+        Method::Put if complete.is_none() => place.map(Wish::Part),
+        Method::Put | Method::Post if complete.is_some() => complete.map(Wish::DraftCreate),
+        Method::Post if create::is_creation(head) => Some(Wish::Create),
+        // Without a token there is nothing that could be meant.
+        Method::Delete if head.query.is_some() => Some(Wish::Remove),
+        _ => None,
+    }
+}
+
+/// `OPTIONS /upload`: what the server can do.
+fn options(snapshot: &Snapshot) -> Reply {
+    let mut head = ResponseHead::new(200);
+    head.extend(tus::options_headers(snapshot.upload_size_max));
+    head.push(
+        "Accept-Patch",
+        format!("{OFFSET_STREAM}, {}", words::PARTIAL_UPLOAD),
+    );
+    let limit = words::limit(snapshot.upload_size_max.get(), None);
+    head.push(words::UPLOAD_LIMIT, limit);
+    Reply::new(head, Content::Bytes(Vec::new()))
+}
+
+/// Media type of the body of a PATCH in tus.
+const OFFSET_STREAM: &str = "application/offset+octet-stream";
 
 /// 400, with what is wrong.
 fn bad(text: String) -> Reply {

@@ -56,6 +56,8 @@ fn keep(mut calls: mpsc::Receiver<Call>) {
                     size,
                     staged,
                     finished: None,
+                    partials: Vec::new(),
+                    metadata: None,
                 };
                 let mut all = known.lock().unwrap();
                 let entry = all.entry(upload.session).or_insert(fresh);
@@ -66,7 +68,7 @@ fn keep(mut calls: mpsc::Receiver<Call>) {
                 let (reports, incoming) = mpsc::channel(1);
                 let (revoke, revoked) = oneshot::channel();
                 let grant = Grant {
-                    durable: entry.durable.clone(),
+                    known: entry.clone(),
                     revoked,
                     reports,
                 };
@@ -98,6 +100,13 @@ fn note(
                     entry.durable.clone_from(&durable);
                 }
                 let _ = reply.send(Ok(Recorded { durable, whole }));
+                continue;
+            }
+            Report::Change { change, reply } => {
+                if let bridge::Change::Describe { metadata } = change {
+                    entry.metadata = Some(metadata);
+                }
+                let _ = reply.send(Ok(entry.clone()));
                 continue;
             }
             Report::Finish {

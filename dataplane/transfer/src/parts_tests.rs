@@ -12,7 +12,6 @@ use futures_util::future::join_all;
 use proxy_core::extent::Recorded;
 
 use super::*;
-use crate::ledger::LedgerError;
 use crate::model::{Dawdle, Faults, ModelBody, ModelDisk, ModelFd, ModelFile, Rng, block_on};
 use crate::patch::{PatchRequest, patch};
 use crate::seam::PeerError;
@@ -517,4 +516,31 @@ fn a_failed_sync_ends_the_upload_for_all_its_writers() {
         matches!(written, Written::Ledger(LedgerError::NotFound)),
         "{written:?}"
     );
+}
+
+#[test]
+fn a_partial_upload_goes_on_in_its_place_and_never_ends_the_upload() {
+    let rng = Rng::new(27);
+    let all = content(100);
+    let session = Shared::new(100, &rng);
+    let send = |at: u64, bytes: &[u8]| {
+        let disk = ModelDisk::new(rng.clone(), Faults::default());
+        let mut body = body(bytes, &rng);
+        let request = PartialRequest {
+            extent: Extent::new(0, 100),
+            upload_offset: Offset::new(at),
+            size: ByteLen::new(100),
+            reserve: true,
+        };
+        block_on(partial(&disk, &mut body, &session, request))
+    };
+    assert!(is_stored(&send(0, &all[..60])));
+    let wrong = send(50, &all[50..]);
+    let is_told = matches!(wrong, Written::Mismatch { have } if have.get() == 60);
+    assert!(is_told, "{wrong:?}");
+    let long = send(60, &content(41));
+    assert!(matches!(long, Written::TooLong { .. }), "{long:?}");
+    assert!(is_stored(&send(60, &all[60..90])));
+    session.check_record(&all);
+    assert_eq!(session.finishes.get(), 0);
 }

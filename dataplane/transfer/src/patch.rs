@@ -77,7 +77,7 @@ where
             from: have.get(),
             to: size.get(),
             is_append: true,
-            size: size.get(),
+            size: Some(size.get()),
             known: durable,
             lay_out,
         };

@@ -107,8 +107,8 @@ pub(crate) enum LayOut {
     Nothing,
     /// Those of so many bytes from the beginning of the job.
     These(ByteLen),
-    /// Those of the whole file.
-    All,
+    /// Those of the whole file, of so many bytes.
+    All(ByteLen),
 }
 
 /// What a request may write, and what is there already.
@@ -120,8 +120,8 @@ pub(crate) struct Job {
     pub(crate) to: u64,
     /// It goes on at the end, and its body may end before `to`.
     pub(crate) is_append: bool,
-    /// Bytes of the whole upload.
-    pub(crate) size: u64,
+    /// Bytes of the whole upload; `None` if this job can not complete it.
+    pub(crate) size: Option<u64>,
     /// Durable bytes at the moment of the claim. Between `from` and `to` nobody else adds any.
     pub(crate) known: Extents,
     pub(crate) lay_out: LayOut,
@@ -171,7 +171,7 @@ where
     L: Ledger<File = D::File>,
 {
     assert!(job.from <= job.to);
-    assert!(job.to <= job.size);
+    assert!(job.size.is_none_or(|size| job.to <= size));
     let file = match ledger.open(grant).await {
         Ok(file) => file,
         Err(error) => return error.into(),
@@ -208,11 +208,11 @@ where
 {
     /// Lays out blocks. An error is that of a full disk; others only mean a slower way.
     async fn lay_out(&self) -> io::Result<()> {
-        let (from, size) = (Offset::new(self.job.from), ByteLen::new(self.job.size));
+        let from = Offset::new(self.job.from);
         let these = match self.job.lay_out {
             LayOut::Nothing => return Ok(()),
             LayOut::These(bytes) => bytes,
-            LayOut::All => {
+            LayOut::All(size) => {
                 let all = self.disk.reserve(&self.file, Offset::ZERO, size).await;
                 match all {
                     // The file does not fit now; this part of it may.
@@ -384,7 +384,7 @@ where
             if let Err(error) = self.ledger.finish(grant, from).await {
                 return error.into();
             }
-            self.durable = Extents::prefix_of(self.job.size);
+            self.durable = Extents::prefix_of(self.job.size.unwrap_or(0));
         }
         self.outcome(halt, finished)
     }
@@ -398,7 +398,7 @@ where
             }
             Halt::Over => Written::Stored {
                 durable,
-                size: Offset::new(self.job.size),
+                size: Offset::new(self.job.size.unwrap_or(0)),
                 finished,
             },
             Halt::TooLong => Written::TooLong {
@@ -420,7 +420,7 @@ where
 
     /// All bytes are there, whatever the others do: those before this job were when it began.
     fn reaches_the_end(&self) -> bool {
-        self.at == self.job.size && self.job.from <= self.job.known.prefix()
+        Some(self.at) == self.job.size && self.job.from <= self.job.known.prefix()
     }
 
     /// Leaves to a newer writer what it brings.

@@ -36,16 +36,51 @@ const ALWAYS_READABLE: [&str; 6] = [
 /// The headers of every answer of `/upload`, errors and 405 included.
 pub const UPLOAD_HEADERS: [(&str, &str); 4] = [
     ("Access-Control-Allow-Origin", "*"),
-    (
-        "Access-Control-Allow-Headers",
-        "Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Content-Type",
-    ),
+    (ALLOW_HEADERS, UPLOAD_ALLOWED),
     (
         "Access-Control-Expose-Headers",
-        "Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Content-Type",
+        "Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Content-Type, Location, \
+         Upload-Ranges, Upload-Expires, Upload-Concat, Upload-Complete, Upload-Limit, \
+         Upload-Draft-Interop-Version, Tus-Version, Tus-Max-Size, Tus-Extension, \
+         Tus-Checksum-Algorithm, Content-Range",
     ),
     ("Access-Control-Allow-Methods", "*"),
 ];
+
+/// Name of the header that says which request headers are allowed.
+pub const ALLOW_HEADERS: &str = "Access-Control-Allow-Headers";
+
+const UPLOAD_ALLOWED: &str =
+    "Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Content-Type";
+
+/// Request headers of `/upload` that a preflight is granted when it asks for them, beside those
+/// that it is granted in any case.
+const UPLOAD_ALLOWED_MORE: [&str; 8] = [
+    "Upload-Concat",
+    "Upload-Checksum",
+    "Upload-Defer-Length",
+    "Upload-Complete",
+    "Upload-Draft-Interop-Version",
+    "Content-Range",
+    "X-Requested-With",
+    "X-Request-ID",
+];
+
+/// The value of `Access-Control-Allow-Headers` for an answer of `/upload`: the original's, and
+/// what a preflight asks for and we know.
+pub fn upload_allowed(headers: &Headers) -> String {
+    let asked = requested_names(headers);
+    let more = UPLOAD_ALLOWED_MORE.iter().filter(|name| {
+        let mut names = asked.split(|byte| *byte == b',');
+        names.any(|asked| asked.eq_ignore_ascii_case(name.as_bytes()))
+    });
+    let mut allowed = UPLOAD_ALLOWED.to_owned();
+    for name in more {
+        allowed.push_str(", ");
+        allowed.push_str(name);
+    }
+    allowed
+}
 
 /// Why a preflight was refused: 403 with [`PreflightError::text`] as `text/plain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

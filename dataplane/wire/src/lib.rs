@@ -5,8 +5,9 @@
 //! can be tested by tables and by random input.
 //!
 //! Way of one request: [`head`], then [`query`]; for a file [`condition`], [`range`] and
-//! [`byteranges`], for a tree [`zip`] or [`tar`], for an upload [`tus`], [`part`], [`checksum`]
-//! and [`chunked`]; at last [`response`] with [`disposition`], [`etag`], [`date`] and [`cors`].
+//! [`byteranges`], for a tree [`zip`] or [`tar`], for an upload [`tus`], [`draft`], [`part`],
+//! [`checksum`] and [`chunked`]; at last [`response`] with [`disposition`], [`etag`], [`date`]
+//! and [`cors`].
 //!
 //! Architecture invariants
 //! - No module here waits, allocates without a bound from [`limits`], or reads a clock.
@@ -22,6 +23,7 @@ pub mod condition;
 pub mod cors;
 pub mod date;
 pub mod disposition;
+pub mod draft;
 pub mod etag;
 pub mod head;
 pub mod limits;

@@ -20,6 +20,7 @@ use crate::limits::UNKNOWN_KEYS_REPORTED_MAX;
 pub type Failure = (String, String);
 
 const REQUIRED: &str = "is required";
+const NOT_INT: &str = "value can't be converted to int";
 const NOT_BOOL: &str = "value can't be converted to Bool";
 const NOT_FORMAT: &str = "value isn't one of zip, tar, tar.gz, tar.zst";
 const NOT_COMPRESSION: &str = "value isn't one of store, deflate";
@@ -130,13 +131,15 @@ impl DownloadParams {
     }
 }
 
-/// Parameters of HEAD and PATCH on `/upload`.
+/// Parameters of every request on `/upload` that is about a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadParams {
     /// The upload token, not yet verified.
     pub token: String,
     /// Goes before the token's path when the upload is finished. Empty counts as absent.
     pub dst_dir: Option<String>,
+    /// Number of a partial upload of the session.
+    pub part: Option<u32>,
 }
 
 impl UploadParams {
@@ -148,8 +151,13 @@ impl UploadParams {
         let mut fields = Fields::new(query);
         let token = fields.required("token");
         let dst_dir = fields.take("dst_dir").filter(|dir| !dir.is_empty());
+        let part = fields.number("part");
         fields.refuse_the_rest();
-        fields.finish(Self { token, dst_dir })
+        fields.finish(Self {
+            token,
+            dst_dir,
+            part,
+        })
     }
 }
 
@@ -223,6 +231,15 @@ impl Fields {
             self.fail(key, NOT_BOOL.to_owned());
             false
         })
+    }
+
+    fn number(&mut self, key: &str) -> Option<u32> {
+        let text = self.take(key)?;
+        let number = text.parse().ok().filter(|_| !text.starts_with('+'));
+        if number.is_none() {
+            self.fail(key, NOT_INT.to_owned());
+        }
+        number
     }
 
     fn refuse_the_rest(&mut self) {

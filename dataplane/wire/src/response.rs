@@ -91,6 +91,17 @@ impl ResponseHead {
         }
     }
 
+    /// The same head with another status.
+    ///
+    /// # Panics
+    /// As [`ResponseHead::new`].
+    #[must_use]
+    pub fn restated(mut self, status: u16) -> Self {
+        assert!((100..=999).contains(&status), "status {status}");
+        self.status = status;
+        self
+    }
+
     /// Adds `Date` and `Server`. `date` is what [`crate::date::format`] made of now; the caller
     /// makes it once a second for all connections.
     #[must_use]

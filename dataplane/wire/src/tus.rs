@@ -1,4 +1,4 @@
-//! Headers of resumable uploads: reading `Upload-Offset`, and what OPTIONS tells.
+//! Headers of resumable uploads: reading them, and what OPTIONS tells.
 //!
 //! Laws
 //! - Whatever the original read as a number is read as the same number.
@@ -7,8 +7,12 @@
 //!
 //! Differs from the original: digits of other scripts than ASCII are refused.
 //!
-//! Source: tus 1.0.0, core protocol; the integer grammar of Python's `int`.
+//! Source: tus 1.0.0, core protocol and extensions; the integer grammar of Python's `int`.
 
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proxy_core::units::{ByteLen, Offset};
 
 /// The protocol version spoken, for `Tus-Resumable` and `Tus-Version`.
@@ -21,6 +25,83 @@ pub const UPLOAD_OFFSET_LOWER: &str = "upload-offset";
 pub const UPLOAD_OFFSET: &str = "Upload-Offset";
 /// Header of the size of an upload.
 pub const UPLOAD_LENGTH: &str = "Upload-Length";
+
+/// Header of the size, in lower case for reading.
+pub const UPLOAD_LENGTH_LOWER: &str = "upload-length";
+/// Header by which a client says that it does not know the size yet, in lower case for reading.
+pub const UPLOAD_DEFER_LENGTH_LOWER: &str = "upload-defer-length";
+/// Header of the kind of a concatenation.
+pub const UPLOAD_CONCAT: &str = "Upload-Concat";
+/// The same in lower case for reading.
+pub const UPLOAD_CONCAT_LOWER: &str = "upload-concat";
+/// Header of what a client says of its file.
+pub const UPLOAD_METADATA: &str = "Upload-Metadata";
+/// The same in lower case for reading.
+pub const UPLOAD_METADATA_LOWER: &str = "upload-metadata";
+/// Header of a body's checksum, in lower case for reading.
+pub const UPLOAD_CHECKSUM_LOWER: &str = "upload-checksum";
+/// Header of the end of an upload's life.
+pub const UPLOAD_EXPIRES: &str = "Upload-Expires";
+/// The extensions spoken, for `Tus-Extension`.
+pub const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,concatenation,\
+                              checksum,expiration,termination";
+
+/// Longest `Upload-Metadata` that is taken: it is kept with the session.
+pub const METADATA_BYTES_MAX: usize = 4096;
+
+/// Reads an `Upload-Length`: digits alone. `None` is 400.
+pub fn parse_length(value: &[u8]) -> Option<u64> {
+    let text = value.trim_ascii();
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// What an `Upload-Concat` header says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Concat {
+    /// A piece.
+    Partial,
+    /// The whole, of the pieces with these addresses, in this order.
+    Final(Vec<String>),
+}
+
+/// Reads an `Upload-Concat`. `None` is 400.
+pub fn parse_concat(value: &[u8]) -> Option<Concat> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    if text == "partial" {
+        return Some(Concat::Partial);
+    }
+    let list = text.strip_prefix("final;")?;
+    let addresses: Vec<String> = list.split_ascii_whitespace().map(str::to_owned).collect();
+    (!addresses.is_empty()).then_some(Concat::Final(addresses))
+}
+
+/// The query of an address that may be absolute or not.
+pub fn query_of(address: &str) -> Option<&str> {
+    let (_, query) = address.split_once('?')?;
+    Some(query.split_once('#').map_or(query, |(query, _)| query))
+}
+
+/// Checks an `Upload-Metadata`: keys, each once, each with a value in Base64 or none; the text
+/// if it is one. `None` is 400.
+pub fn check_metadata(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    if METADATA_BYTES_MAX < text.len() {
+        return None;
+    }
+    let mut keys = BTreeSet::new();
+    for pair in text.split(',') {
+        let pair = pair.trim();
+        let (key, encoded) = pair.split_once(' ').unwrap_or((pair, ""));
+        if key.is_empty() || !key.is_ascii() || !keys.insert(key) {
+            return None;
+        }
+        STANDARD.decode(encoded.trim()).ok()?;
+    }
+    Some(text)
+}
 
 /// What an `Upload-Offset` header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +175,13 @@ fn read_digits(text: &[u8]) -> Result<Option<u64>, NotAnInteger> {
 
 /// The headers of `OPTIONS /upload` beside those of [`crate::cors::UPLOAD_HEADERS`];
 /// `Content-Length: 0` is for the caller.
-pub fn options_headers(upload_size_max: ByteLen) -> [(&'static str, String); 4] {
+pub fn options_headers(upload_size_max: ByteLen) -> [(&'static str, String); 6] {
     [
         (TUS_RESUMABLE, VERSION.to_owned()),
         ("Tus-Version", VERSION.to_owned()),
         ("Tus-Max-Size", upload_size_max.get().to_string()),
+        ("Tus-Extension", EXTENSIONS.to_owned()),
+        ("Tus-Checksum-Algorithm", crate::checksum::names()),
         ("X-Content-Type-Options", "nosniff".to_owned()),
     ]
 }

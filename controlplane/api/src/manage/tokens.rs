@@ -107,6 +107,8 @@ fn session(claims: &UploadClaims, size: u64, prepared: &Prepared) -> Option<Sess
         size,
         offset: Offset::ZERO,
         ranges: Extents::default(),
+        pieces: Default::default(),
+        metadata: None,
         ino: staged.ino,
         dev: staged.dev,
         exp: claims.exp,

@@ -84,6 +84,8 @@ async fn upload(store: Arc<EmbeddedStore>) -> Vec<Ack> {
         size: REPORTS,
         offset: Offset::ZERO,
         ranges: Extents::default(),
+        pieces: Default::default(),
+        metadata: None,
         ino: 7,
         dev: 8,
         exp: 1_000,

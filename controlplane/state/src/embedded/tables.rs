@@ -7,6 +7,7 @@
 
 use proxy_core::extent::{Extent, Extents, Recorded};
 use proxy_core::id::{SessionId, TaskId};
+use proxy_core::partial::{self, Partial};
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
 use redb::{
@@ -18,7 +19,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::StateError;
-use crate::session::{LeaseError, Session, SessionState};
+use crate::session::{Change, LeaseError, Session, SessionState};
 use crate::task::{TaskRecord, TaskState, UnfinishedTask};
 
 /// The format that this release writes.
@@ -115,6 +116,9 @@ impl<'txn> Tables<'txn> {
         if session.size < to.get() {
             return Ok(Err(past_size(&session, to.get())));
         }
+        if session.offset < to && !session.pieces.all.is_empty() {
+            return Ok(Err(LeaseError::Mixed));
+        }
         let mut durable = session.durable();
         if session.offset < to {
             durable.insert(Extent::new(session.offset.get(), to.get()));
@@ -139,6 +143,9 @@ impl<'txn> Tables<'txn> {
         if session.size < extent.to {
             return Ok(Err(past_size(&session, extent.to)));
         }
+        if !session.pieces.all.is_empty() {
+            return Ok(Err(LeaseError::Mixed));
+        }
         let known = session.durable();
         if known.covers(extent) {
             let whole = known.is_whole(session.size);
@@ -162,6 +169,24 @@ impl<'txn> Tables<'txn> {
         Ok(Ok(Recorded { durable, whole }))
     }
 
+    /// Makes a change that is not about bytes of the whole file.
+    pub(super) fn change(
+        &mut self,
+        id: SessionId,
+        change: Change,
+        pieces_max: usize,
+    ) -> Checked<Session, LeaseError> {
+        let mut session = match self.open_session(id)? {
+            Ok(session) => session,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if let Err(refusal) = apply(&mut session, change, pieces_max) {
+            return Ok(Err(refusal));
+        }
+        self.put_session(&session)?;
+        Ok(Ok(session))
+    }
+
     /// Marks a session as finished.
     pub(super) fn finish(
         &mut self,
@@ -177,6 +202,7 @@ impl<'txn> Tables<'txn> {
             return Ok(Err(past_size(&session, last_from.get())));
         }
         session.set_durable(&Extents::prefix_of(session.size));
+        session.pieces.all.clear();
         session.state = SessionState::Finished { last_from, target };
         self.put_session(&session)?;
         Ok(Ok(()))
@@ -330,6 +356,52 @@ pub(super) struct TaskEnd {
     pub(super) message: String,
     pub(super) finished_ms: u64,
     pub(super) progress: Option<crate::task::Progress>,
+}
+
+fn apply(session: &mut Session, change: Change, pieces_max: usize) -> Result<(), LeaseError> {
+    match change {
+        Change::AddPartial { length } => {
+            if !session.durable().is_empty() {
+                return Err(LeaseError::Mixed);
+            }
+            let too_many = LeaseError::TooManyRanges {
+                ranges_max: pieces_max,
+            };
+            if pieces_max <= session.pieces.all.len() {
+                return Err(too_many);
+            }
+            let place = partial::place(&session.pieces.all, length, session.size);
+            let place = place.ok_or(too_many)?;
+            session.pieces.all.push(Partial {
+                number: session.pieces.made,
+                place,
+                length,
+                offset: 0,
+            });
+            session.pieces.made = session.pieces.made.saturating_add(1);
+        }
+        Change::AdvancePartial { number, to } => {
+            let pieces = &mut session.pieces.all;
+            let piece = pieces.iter_mut().find(|piece| piece.number == number);
+            let piece = piece.ok_or(LeaseError::Unknown)?;
+            if to < piece.offset || piece.length < to {
+                return Err(LeaseError::Backwards {
+                    have: Offset::new(piece.offset),
+                    got: Offset::new(to),
+                });
+            }
+            piece.offset = to;
+        }
+        Change::DropPartial { number } => {
+            let pieces = &mut session.pieces.all;
+            if !pieces.iter().any(|piece| piece.number == number) {
+                return Err(LeaseError::Unknown);
+            }
+            pieces.retain(|piece| piece.number != number);
+        }
+        Change::Describe { metadata } => session.metadata = Some(metadata),
+    }
+    Ok(())
 }
 
 fn past_size(session: &Session, got: u64) -> LeaseError {

@@ -1,6 +1,7 @@
 //! What is answered to what became of a request.
 
 use proxy_core::extent::Extents;
+use proxy_core::partial::Partial;
 use proxy_core::problem::{self, Kind, Problem};
 use proxy_core::token::UploadClaims;
 use proxy_core::units::{ByteLen, Offset};
@@ -8,7 +9,7 @@ use proxy_transfer::PeerError;
 use proxy_transfer::ledger::LedgerError;
 use proxy_transfer::write::Written;
 use proxy_wire::response::ResponseHead;
-use proxy_wire::{part, tus};
+use proxy_wire::{date, part, tus};
 use serde_json::json;
 
 use super::Request;
@@ -64,19 +65,40 @@ pub(super) fn store_failed(request: &Request<'_>, text: &str) -> Reply {
 }
 
 /// The state of a session: how far it is without a gap, and which bytes are there beyond.
-pub(super) fn progress(status: u16, durable: &Extents, size: Offset) -> Reply {
+pub(super) fn progress(request: &Request<'_>, status: u16, durable: &Extents) -> Reply {
     let mut head = ResponseHead::new(status);
-    let offset = Offset::new(durable.prefix());
+    let (offset, size) = (Offset::new(durable.prefix()), request.size());
     head.extend(tus::progress_headers(offset, ByteLen::new(size.get())));
     if let Some(ranges) = part::upload_ranges(durable) {
         head.push(part::UPLOAD_RANGES, ranges);
     }
-    let content = if status == 201 {
+    if offset < size {
+        head.push(tus::UPLOAD_EXPIRES, expires(request));
+    }
+    Reply::new(head, content_of(status))
+}
+
+/// The state of a partial upload.
+pub(super) fn partial_progress(request: &Request<'_>, status: u16, partial: &Partial) -> Reply {
+    let mut head = ResponseHead::new(status);
+    let (offset, size) = (Offset::new(partial.offset), ByteLen::new(partial.length));
+    head.extend(tus::progress_headers(offset, size));
+    head.push(tus::UPLOAD_CONCAT, "partial");
+    head.push(tus::UPLOAD_EXPIRES, expires(request));
+    Reply::new(head, content_of(status))
+}
+
+fn content_of(status: u16) -> Content {
+    if status == 201 {
         Content::Bytes(Vec::new())
     } else {
         Content::None
-    };
-    Reply::new(head, content)
+    }
+}
+
+/// When the session ends with its token.
+fn expires(request: &Request<'_>) -> String {
+    date::format(i64::try_from(request.claims.exp).unwrap_or(i64::MAX))
 }
 
 pub(super) fn refused_claim(request: &Request<'_>, refusal: &Refusal) -> Reply {
@@ -84,6 +106,9 @@ pub(super) fn refused_claim(request: &Request<'_>, refusal: &Refusal) -> Reply {
         Refusal::Held => Problem::new(Kind::TusLeaseHeld).into(),
         Refusal::Lost => Problem::new(Kind::TusLeaseLost).into(),
         Refusal::NotFound => session_not_found(),
+        Refusal::Mixed => Problem::new(Kind::UploadPartConflict)
+            .msg("an upload is sent as a whole or in partial uploads; DELETE it to begin anew")
+            .into(),
         Refusal::TooManyRanges => Problem::new(Kind::UploadRangesMax)
             .msg("too many gaps: send parts that are next to those on record first")
             .into(),
@@ -118,12 +143,11 @@ pub(super) fn outcome(
 ) -> Result<Reply, Reply> {
     match written {
         Written::Stored {
-            durable,
-            size,
-            finished,
+            durable, finished, ..
         } => {
             let created = finished && matches!(asked, Asked::Part);
-            Ok(progress(if created { 201 } else { 204 }, &durable, size))
+            let status = if created { 201 } else { 204 };
+            Ok(progress(request, status, &durable))
         }
         Written::Mismatch { have } => Err(match asked {
             Asked::Offset(offset) => mismatch(have, &offset.get()),

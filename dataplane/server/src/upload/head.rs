@@ -1,31 +1,35 @@
 //! HEAD: which bytes of a session are durable.
 
-use std::rc::Rc;
-
 use proxy_anchor::staging;
 use proxy_core::extent::Extents;
-use proxy_wire::head::RequestHead;
+use proxy_wire::tus;
 
 use super::Request;
-use super::answer::{progress, refused_claim, session_not_found};
+use super::answer::{partial_progress, progress, session_not_found};
+use crate::bridge::Known;
 use crate::reply::Reply;
-use crate::snapshot::Snapshot;
-use crate::thread::Thread;
 
 /// See [`super::head`].
-pub(super) async fn answer(
-    thread: &Rc<Thread>,
-    snapshot: &Snapshot,
-    head: &RequestHead,
-) -> Result<Reply, Reply> {
-    let request = Request::parse(thread, snapshot, head)?;
+pub(super) async fn answer(request: &Request<'_>) -> Result<Reply, Reply> {
+    let (durable, known) = state(request).await?;
+    if let Some(number) = request.part {
+        let partial = known.and_then(|known| known.partial(number));
+        let partial = partial.ok_or_else(session_not_found)?;
+        return Ok(partial_progress(request, 200, &partial));
+    }
+    let mut reply = progress(request, 200, &durable);
+    if let Some(metadata) = known.and_then(|known| known.metadata) {
+        reply.head.push(tus::UPLOAD_METADATA, metadata);
+    }
+    Ok(reply)
+}
+
+/// What is durable of the whole file, and what is on record.
+pub(super) async fn state(request: &Request<'_>) -> Result<(Extents, Option<Known>), Reply> {
     let session = request.claims.session;
-    let known = match thread.setup.bridge.look(session).await {
-        Ok(known) => known,
-        Err(refusal) => return Err(refused_claim(&request, &refusal)),
-    };
+    let known = request.look().await?;
     if let Some(known) = known.as_ref().filter(|known| known.finished.is_some()) {
-        return Ok(progress(200, &known.durable, request.size()));
+        return Ok((known.durable.clone(), Some(known.clone())));
     }
     let opened = request
         .on_folder(move |folder| staging::open(folder, &session))
@@ -34,15 +38,14 @@ pub(super) async fn answer(
         Ok(staged) => {
             // A file that is not the one on record holds none of the recorded bytes.
             let ours = known.filter(|known| known.staged.0 == staged.ino);
-            let durable = ours.map(|known| known.durable).unwrap_or_default();
-            Ok(progress(200, &durable, request.size()))
+            let durable = ours.as_ref().map(|known| known.durable.clone());
+            Ok((durable.unwrap_or_default(), ours))
         }
         Err(error) if error.is_not_found() => {
             if let Some(known) = known
                 && request.is_published(&known).await?
             {
-                let all = Extents::prefix_of(known.size);
-                return Ok(progress(200, &all, request.size()));
+                return Ok((Extents::prefix_of(known.size), None));
             }
             Err(session_not_found())
         }

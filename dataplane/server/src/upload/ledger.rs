@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use proxy_anchor::{AnchorError, VFolderRoot, staging};
-use proxy_core::extent::{Extent, Recorded, Want};
+use proxy_core::extent::{Extent, Extents, Recorded, Want};
 use proxy_core::problem;
 use proxy_core::relpath::{RelPath, STAGING_DIR};
 use proxy_core::units::{MIB, Offset};
@@ -13,12 +13,14 @@ use proxy_transfer::ledger::{Claimed, Ledger, LedgerError};
 
 use super::Request;
 use super::answer::refused_claim;
-use crate::bridge::{self, Known, Refusal, Report};
+use crate::bridge::{self, Change, Known, Refusal, Report};
 use crate::reply::Reply;
 
 /// The sessions behind the bridge and the names behind `anchor`, as the upload machine sees them.
 pub(super) struct SessionLedger<'r> {
     pub(super) request: &'r Request<'r>,
+    /// The partial upload that is written, not the file.
+    pub(super) part: Option<u32>,
 }
 
 /// Uploads from this size on go past the page cache where the volume can do that: below, the copy
@@ -27,8 +29,9 @@ const DIRECT_BYTES_MIN: u64 = MIB;
 
 /// A claimed session and its staging file.
 pub(crate) struct Held {
-    grant: bridge::Grant,
-    file: StagedFile,
+    pub(super) grant: bridge::Grant,
+    pub(super) file: StagedFile,
+    laid_out: bool,
     /// The grant's signal has come, one way or the other: it must not be waited for again.
     told: bool,
 }
@@ -39,7 +42,7 @@ impl From<Refusal> for LedgerError<Reply> {
             Refusal::Held => Self::Held,
             Refusal::Lost => Self::Lost,
             Refusal::NotFound => Self::NotFound,
-            Refusal::TooManyRanges | Refusal::Store(_) | Refusal::Closed => {
+            Refusal::TooManyRanges | Refusal::Mixed | Refusal::Store(_) | Refusal::Closed => {
                 Self::Other(problem::internal_error().into())
             }
         }
@@ -47,9 +50,9 @@ impl From<Refusal> for LedgerError<Reply> {
 }
 
 impl SessionLedger<'_> {
-    fn told(&self, refusal: Refusal) -> LedgerError<Reply> {
+    pub(super) fn told(&self, refusal: Refusal) -> LedgerError<Reply> {
         match refusal {
-            Refusal::TooManyRanges | Refusal::Store(_) | Refusal::Closed => {
+            Refusal::TooManyRanges | Refusal::Mixed | Refusal::Store(_) | Refusal::Closed => {
                 LedgerError::Other(refused_claim(self.request, &refusal))
             }
             other => other.into(),
@@ -57,12 +60,16 @@ impl SessionLedger<'_> {
     }
 }
 
-impl Ledger for SessionLedger<'_> {
-    type File = StagedFile;
-    type Grant = Held;
-    type Error = Reply;
+/// A session that was asked for.
+pub(super) enum Taken {
+    Ours(Held),
+    /// It is complete; where its last request began.
+    Finished(Offset),
+}
 
-    async fn claim(&self, want: Want) -> Result<Claimed<Held>, LedgerError<Reply>> {
+impl SessionLedger<'_> {
+    /// Claims a session, whatever it is used for.
+    pub(super) async fn take(&self, want: Want) -> Result<Taken, LedgerError<Reply>> {
         let request = self.request;
         let session = request.claims.session;
         let size = request.size();
@@ -81,7 +88,7 @@ impl Ledger for SessionLedger<'_> {
             .map_err(LedgerError::Other)?;
         let finished = |known: &Known| {
             let last_from = known.finished.as_ref().map_or(size, |(_, from)| *from);
-            Claimed::Finished { last_from, size }
+            Taken::Finished(last_from)
         };
         let (staged, direct, laid_out) = match opened {
             Ok(opened) => opened,
@@ -95,7 +102,7 @@ impl Ledger for SessionLedger<'_> {
                             return Err(LedgerError::NotFound);
                         }
                         let last_from = Offset::new(known.durable.prefix());
-                        Ok(Claimed::Finished { last_from, size })
+                        Ok(Taken::Finished(last_from))
                     }
                     None => Err(LedgerError::NotFound),
                 };
@@ -108,20 +115,59 @@ impl Ledger for SessionLedger<'_> {
         match claimed.map_err(|refusal| self.told(refusal))? {
             bridge::Claimed::Finished(known) => Ok(finished(&known)),
             bridge::Claimed::Granted(grant) => {
-                let durable = grant.durable.clone();
                 let file = StagedFile::new(Arc::new(staged.fd), direct.map(Arc::new));
-                Ok(Claimed::Ours {
-                    grant: Held {
-                        grant,
-                        file,
-                        told: false,
-                    },
-                    durable,
-                    size,
+                Ok(Taken::Ours(Held {
+                    grant,
+                    file,
                     laid_out,
-                })
+                    told: false,
+                }))
             }
         }
+    }
+
+    /// Has a change made to the session.
+    pub(super) async fn change(
+        &self,
+        held: &Held,
+        change: Change,
+    ) -> Result<Known, LedgerError<Reply>> {
+        let told = held
+            .grant
+            .report(|reply| Report::Change { change, reply })
+            .await;
+        told.map_err(|refusal| self.told(refusal))
+    }
+}
+
+impl Ledger for SessionLedger<'_> {
+    type File = StagedFile;
+    type Grant = Held;
+    type Error = Reply;
+
+    async fn claim(&self, want: Want) -> Result<Claimed<Held>, LedgerError<Reply>> {
+        let size = self.request.size();
+        let held = match self.take(want).await? {
+            Taken::Ours(held) => held,
+            Taken::Finished(last_from) => return Ok(Claimed::Finished { last_from, size }),
+        };
+        let known = &held.grant.known;
+        let durable = match self.part {
+            Some(number) => {
+                let partial = known.partial(number).ok_or(LedgerError::NotFound)?;
+                let to = partial.place + partial.offset;
+                Extents::from_iter([Extent::new(partial.place, to)])
+            }
+            None if known.partials.is_empty() => known.durable.clone(),
+            None => return Err(self.told(Refusal::Mixed)),
+        };
+        let laid_out = held.laid_out;
+        Ok(Claimed::Ours {
+            grant: held,
+            durable,
+            size,
+            laid_out,
+        })
     }
 
     async fn open(&self, held: &Held) -> Result<StagedFile, LedgerError<Reply>> {
@@ -142,6 +188,17 @@ impl Ledger for SessionLedger<'_> {
     }
 
     async fn record(&self, held: &Held, extent: Extent) -> Result<Recorded, LedgerError<Reply>> {
+        if let Some(number) = self.part {
+            let partial = held.grant.known.partial(number);
+            let place = partial.ok_or(LedgerError::NotFound)?.place;
+            let to = extent.to.saturating_sub(place);
+            let change = Change::AdvancePartial { number, to };
+            self.change(held, change).await?;
+            return Ok(Recorded {
+                durable: Extents::from_iter([Extent::new(place, extent.to)]),
+                whole: false,
+            });
+        }
         let told = held
             .grant
             .report(|reply| Report::Record { extent, reply })
@@ -202,7 +259,7 @@ impl Ledger for SessionLedger<'_> {
 }
 
 /// `ENOENT` names the staging file here: a target that is missing is fine.
-fn is_about_staging(error: &AnchorError) -> bool {
+pub(super) fn is_about_staging(error: &AnchorError) -> bool {
     matches!(error, AnchorError::Os { path, .. } if path.starts_with(STAGING_DIR))
 }
 

@@ -1,7 +1,5 @@
 //! PUT: a part of a session, at its place.
 
-use std::rc::Rc;
-
 use proxy_core::problem::{Kind, Problem};
 use proxy_transfer::Source;
 use proxy_transfer::parts::{self, PartRequest};
@@ -9,22 +7,19 @@ use proxy_wire::head::RequestHead;
 use proxy_wire::part::{self, PartError};
 
 use super::answer::{Asked, outcome};
+use super::checked::Checked;
 use super::ledger::SessionLedger;
 use super::{Request, bad};
 use crate::body::Body;
 use crate::reply::Reply;
-use crate::snapshot::Snapshot;
-use crate::thread::Thread;
 
 /// See [`super::put`].
 pub(super) async fn answer(
-    thread: &Rc<Thread>,
-    snapshot: &Snapshot,
+    request: &Request<'_>,
     head: &RequestHead,
     place: &[u8],
     body: &mut Body<'_>,
 ) -> Result<Reply, Reply> {
-    let request = Request::parse(thread, snapshot, head)?;
     let size = request.size().get();
     let extent = part::parse_content_range(place, size).map_err(refused)?;
     if let Some(length) = body.remaining()
@@ -36,13 +31,17 @@ pub(super) async fn answer(
         );
         return Err(Problem::new(Kind::InvalidDataLength).msg(text).into());
     }
-    let sessions = SessionLedger { request: &request };
+    let sessions = SessionLedger {
+        request,
+        part: None,
+    };
+    let mut body = Checked::new(head, body)?;
     let wanted = PartRequest {
         extent,
         reserve: request.volume.reserves,
     };
-    let written = parts::part(&thread.staging, body, &sessions, wanted).await;
-    outcome(&request, Asked::Part, written)
+    let written = parts::part(&request.thread.staging, &mut body, &sessions, wanted).await;
+    outcome(request, Asked::Part, written)
 }
 
 fn refused(error: PartError) -> Reply {

@@ -29,6 +29,10 @@ pub(super) struct Request<'r> {
     pub(super) claims: UploadClaims,
     /// Where the file goes.
     pub(super) target: RelPath,
+    /// The partial upload that it is about.
+    pub(super) part: Option<u32>,
+    /// The query without the number of a partial upload.
+    query: String,
 }
 
 impl<'r> Request<'r> {
@@ -55,7 +59,45 @@ impl<'r> Request<'r> {
             root,
             claims,
             target,
+            part: params.part,
+            query: without_part(head.query.as_deref().unwrap_or("")),
         })
+    }
+
+    /// Where the upload is: an address relative to any that leads here.
+    pub(super) fn location(&self, part: Option<u32>) -> String {
+        match part {
+            Some(part) => format!("/upload?{}&part={part}", self.query),
+            None => format!("/upload?{}", self.query),
+        }
+    }
+
+    /// Whether a token is one of this session.
+    pub(super) fn is_own_token(&self, token: &str) -> bool {
+        let claims = UploadClaims::verify(&self.snapshot.secret, token, unix_now_s());
+        claims.is_ok_and(|claims| claims.session == self.claims.session)
+    }
+
+    /// What is on record of the session.
+    pub(super) async fn look(&self) -> Result<Option<Known>, Reply> {
+        let known = self.thread.setup.bridge.look(self.claims.session).await;
+        known.map_err(|refusal| refused_claim(self, &refusal))
+    }
+
+    /// Makes the staging file of a session that has none and is not finished: a client creates
+    /// what was there, or was taken away, before.
+    pub(super) async fn begin(&self) -> Result<Option<Known>, Reply> {
+        let known = self.look().await?;
+        if known.as_ref().is_some_and(|known| known.finished.is_some()) {
+            return Ok(known);
+        }
+        let session = self.claims.session;
+        let begun = self.on_folder(move |folder| match staging::create(folder, &session) {
+            Err(AnchorError::Os { errno: 17, .. }) => Ok(()),
+            created => created.map(drop),
+        });
+        begun.await?.map_err(|error| self.refused(&error))?;
+        Ok(known)
     }
 
     pub(super) fn size(&self) -> Offset {
@@ -184,4 +226,9 @@ impl Request<'_> {
         let known = known.map_err(|refusal| refused_claim(self, &refusal))?;
         Ok(known.map_or(Offset::ZERO, |known| Offset::new(known.durable.prefix())))
     }
+}
+
+fn without_part(query: &str) -> String {
+    let others = query.split('&').filter(|pair| !pair.starts_with("part="));
+    others.collect::<Vec<_>>().join("&")
 }
