@@ -236,7 +236,7 @@ fn checksums_are_checked_and_nothing_of_a_wrong_body_is_kept() {
     let part = upload
         .part_request(9, b"123456789")
         .header("Upload-Checksum", NINE);
-    let _ = part.send(server.client()).expect(201);
+    let _ = part.send(server.client()).expect(204);
     assert_eq!(
         std::fs::read(folder.at("f")).expect("f"),
         b"123456789123456789"
@@ -358,6 +358,12 @@ fn pieces_that_do_not_make_the_file_are_refused() {
         let answer = create(&server, &upload, &[("Upload-Concat", &concat)]);
         assert_eq!(answer.status, 400, "{list}: {answer}");
     }
+    // A piece is no upload of its own kind.
+    let part = [("Content-Range", "bytes 0-0/100")];
+    let _ = ask(&server, "PUT", one, &part)
+        .body(b"x")
+        .send(server.client())
+        .expect(400);
     // The file as a whole and in pieces do not mix.
     let answer = upload.patch(0, b"x");
     problem::typed(&answer, "UploadPartConflict").expect("409");

@@ -54,6 +54,12 @@ pub(crate) async fn answer(
     let wish = wish(head)?;
     let answered = async {
         let request = Request::parse(thread, snapshot, head)?;
+        let is_of_piece = matches!(wish, Wish::Head | Wish::Patch | Wish::Remove);
+        if request.part.is_some() && !is_of_piece {
+            return Err(bad(
+                "a partial upload knows HEAD, PATCH and DELETE".to_owned()
+            ));
+        }
         match wish {
             Wish::Head => head::answer(&request).await,
             Wish::Patch => patch::answer(&request, head, body).await,

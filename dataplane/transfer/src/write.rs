@@ -36,7 +36,7 @@ pub const DEPTH: usize = 8;
 /// What to answer.
 #[derive(Debug)]
 pub enum Written<E> {
-    /// 204, or 201 to the request that finished it: all of the body is durable.
+    /// 204: all of the body is durable.
     Stored {
         /// Bytes that are durable now.
         durable: Extents,

@@ -142,13 +142,7 @@ pub(super) fn outcome(
     written: Written<Reply>,
 ) -> Result<Reply, Reply> {
     match written {
-        Written::Stored {
-            durable, finished, ..
-        } => {
-            let created = finished && matches!(asked, Asked::Part);
-            let status = if created { 201 } else { 204 };
-            Ok(progress(request, status, &durable))
-        }
+        Written::Stored { durable, .. } => Ok(progress(request, 204, &durable)),
         Written::Mismatch { have } => Err(match asked {
             Asked::Offset(offset) => mismatch(have, &offset.get()),
             Asked::Part => mismatch(have, &"the place of this part"),
