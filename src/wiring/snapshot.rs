@@ -111,7 +111,7 @@ pub fn engine(settings: &Settings) -> EngineLimits {
         pool,
         archives_compressing_max: settings.limits.archives_compressing_max,
         archive_checksums_max: settings.limits.archive_checksums_max,
-        hot_entries_max: settings.limits.hot_files_max.min(descriptors_max() / 4),
+        hot_entries_max: settings.limits.hot_files_max.min(descriptors_max() / 2),
         ..default
     }
 }

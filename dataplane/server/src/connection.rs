@@ -25,7 +25,7 @@ use crate::stream::Stream;
 use crate::thread::Thread;
 
 /// Bytes received at a time while a head is looked for.
-const RECV_BYTES: usize = 8 * 1024;
+const RECV_BYTES: usize = 4 * 1024;
 /// How long the last bytes of a refused body are waited for before the connection ends.
 const LINGER: Duration = Duration::from_secs(2);
 

@@ -72,10 +72,13 @@ async fn try_get(
     let root = volume.root.clone().ok_or_else(|| unavailable(volume))?;
     if let Some(opened) = root.open_file_cached(&claims.vfid, &path) {
         let told = Told::new(&opened.stat, &path, params.no_cache);
-        let opened = (Arc::new(opened.fd), opened.stat);
-        let entry = Entry::new(query, claims.exp, (root, claims.vfid, path), opened, told);
-        let reply = file(snapshot, head, &entry.told, Arc::clone(&entry.file));
-        thread.keep_hot(snapshot, entry);
+        let fd = Arc::new(opened.fd);
+        let reply = file(snapshot, head, &told, Arc::clone(&fd));
+        if thread.hot.has_room() {
+            let place = (root, claims.vfid, path);
+            let entry = Entry::new(query, claims.exp, place, (fd, opened.stat), told);
+            thread.keep_hot(snapshot, Rc::new(entry));
+        }
         return Ok(reply);
     }
     let (folder, opened) = open(thread, snapshot, volume, root, &claims, &path).await?;

@@ -105,15 +105,22 @@ impl Hot {
         }
         if !is_young {
             inner.old.remove(&key);
-            self.put(&mut inner, key, Rc::clone(&entry));
+            inner.young.insert(key, Rc::clone(&entry));
         }
         self.metrics.hot_hits.add(1);
         Some(entry)
     }
 
-    /// Remembers an entry, under the snapshot that it was answered by.
+    /// Whether one more is remembered: what is there stays until nobody asks for it any more.
+    /// Making room for newcomers would only churn where more files are in use than fit.
+    pub(crate) fn has_room(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.young.len() + inner.old.len() < self.entries_max
+    }
+
+    /// Remembers an entry, under the snapshot that it was answered by, if there is room.
     pub(crate) fn keep(&self, snapshot: &Arc<Snapshot>, entry: Rc<Entry>) {
-        if self.entries_max == 0 {
+        if !self.has_room() {
             return;
         }
         let mut inner = self.inner.borrow_mut();
@@ -127,17 +134,18 @@ impl Hot {
                 ..Inner::default()
             };
         }
-        self.put(&mut inner, key(&entry.query), entry);
+        let key = key(&entry.query);
+        inner.old.remove(&key);
+        inner.young.insert(key, entry);
+        debug_assert!(inner.young.len() + inner.old.len() <= self.entries_max);
+        self.count(&inner);
     }
 
-    fn put(&self, inner: &mut Inner, key: u64, entry: Rc<Entry>) {
-        // Two generations of half the size: the older one goes as a whole.
-        if inner.young.len() >= self.entries_max.div_ceil(2) {
-            inner.old = std::mem::take(&mut inner.young);
-        }
-        inner.young.insert(key, entry);
-        debug_assert!(inner.young.len() + inner.old.len() <= self.entries_max + 1);
-        self.count(inner);
+    /// Forgets everything: descriptors are needed for something else.
+    pub(crate) fn clear(&self) {
+        let mut inner = self.inner.borrow_mut();
+        *inner = Inner::default();
+        self.count(&inner);
     }
 
     fn count(&self, inner: &Inner) {
@@ -287,13 +295,15 @@ mod tests {
             assert!(metrics.hot_files.value() <= 8);
         }
         let held = |entry: &Rc<Entry>| Rc::strong_count(entry) > 1;
-        assert!(held(&entries[39]));
-        assert!(!held(&entries[20]));
+        assert!(entries[..8].iter().all(held), "what is there stays");
+        assert!(!entries[8..].iter().any(held));
         hot.age();
-        assert!(hot.find(&snapshot, "token=39", 0).is_some());
+        assert!(hot.find(&snapshot, "token=3", 0).is_some());
         hot.age();
         assert_eq!(metrics.hot_files.value(), 1, "what was asked for stays");
-        hot.age();
+        hot.keep(&snapshot, Rc::clone(&entries[20]));
+        assert!(held(&entries[20]), "there is room again");
+        hot.clear();
         assert_eq!(metrics.hot_files.value(), 0);
         assert!(entries.iter().all(|entry| !held(entry)));
         let none = Hot::new(0, Arc::default());

@@ -55,7 +55,29 @@ pub struct ThreadMetrics {
     pub compressing: Gauge,
     /// The file engine.
     pub engine: Arc<Gauges>,
-    requests: Mutex<HashMap<Key, Series>>,
+    requests: Mutex<Requests>,
+}
+
+/// Series by their key. Requests of one kind come in rows: the last key is looked at first.
+#[derive(Debug, Default)]
+struct Requests {
+    places: HashMap<Key, usize>,
+    series: Vec<Series>,
+    last: Option<(Key, usize)>,
+}
+
+impl Requests {
+    fn series(&mut self, key: Key) -> &mut Series {
+        let place = match self.last {
+            Some((last, place)) if last == key => place,
+            _ => *self.places.entry(key).or_insert_with(|| {
+                self.series.push(Series::default());
+                self.series.len() - 1
+            }),
+        };
+        self.last = Some((key, place));
+        &mut self.series[place]
+    }
 }
 
 impl ThreadMetrics {
@@ -64,7 +86,7 @@ impl ThreadMetrics {
         let seconds = took.as_secs_f64();
         let bucket = BUCKETS_S.iter().position(|bound| seconds <= *bound);
         let mut requests = self.requests.lock();
-        let series = requests.entry(key).or_default();
+        let series = requests.series(key);
         series.count += 1;
         series.seconds += seconds;
         series.buckets[bucket.unwrap_or(BUCKETS_S.len())] += 1;
@@ -94,7 +116,9 @@ impl Metrics {
     pub fn requests(&self) -> HashMap<Key, Series> {
         let mut sum: HashMap<Key, Series> = HashMap::new();
         for thread in &self.threads {
-            for (key, series) in thread.requests.lock().iter() {
+            let requests = thread.requests.lock();
+            for (key, place) in &requests.places {
+                let series = &requests.series[*place];
                 let total = sum.entry(*key).or_default();
                 total.count += series.count;
                 total.seconds += series.seconds;
@@ -112,5 +136,33 @@ impl Metrics {
             .iter()
             .map(|thread| gauge(thread).value())
             .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_counts_its_own() {
+        let key = |status| Key {
+            method: "GET",
+            endpoint: "/download",
+            status,
+            labels: [""; 3],
+        };
+        let metrics = Metrics {
+            threads: vec![Arc::default(), Arc::default()],
+        };
+        for (thread, status) in [(0, 200), (0, 200), (0, 404), (0, 200), (1, 404), (1, 206)] {
+            metrics.threads[thread].record(key(status), Duration::from_millis(5));
+        }
+        let requests = metrics.requests();
+        for (status, count) in [(200, 3), (404, 2), (206, 1)] {
+            let series = &requests[&key(status)];
+            assert_eq!(series.count, count, "{status}");
+            assert_eq!(series.buckets[1], count, "{status}");
+        }
+        assert_eq!(requests.len(), 3);
     }
 }

@@ -68,10 +68,10 @@ impl Thread {
     }
 
     /// Remembers a download, unless the snapshot it was answered by is outdated already.
-    pub(crate) fn keep_hot(&self, snapshot: &Snapshot, entry: Entry) {
+    pub(crate) fn keep_hot(&self, snapshot: &Snapshot, entry: Rc<Entry>) {
         let current = self.setup.snapshot.load();
         if std::ptr::eq(&**current, snapshot) {
-            self.hot.keep(&current, Rc::new(entry));
+            self.hot.keep(&current, entry);
         }
     }
 
@@ -187,7 +187,8 @@ async fn accept(listener: &TcpListener, thread: &Rc<Thread>) {
             }
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
             Err(errno) => {
-                // Out of descriptors or memory: others must end first.
+                // Out of descriptors or memory: what is only kept goes, others must end.
+                thread.hot.clear();
                 tracing::warn!(error = %errno, "can not accept");
                 rt::sleep(Duration::from_millis(50)).await;
             }

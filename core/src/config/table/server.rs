@@ -150,7 +150,7 @@ pub(super) const KEYS: &[Key] = &[
         "server.limits.hot-files-max",
         Int(0, 1_000_000),
         "Downloads that are remembered with verified token and open file, while they are asked \
-         for again within seconds; at most a quarter of the descriptor limit. 0 remembers none.",
+         for again within seconds; at most half of the descriptor limit. 0 remembers none.",
     )
     .default("32768"),
     Key::used(
