@@ -153,6 +153,7 @@ mod tests {
         };
         let metrics = Metrics {
             threads: vec![Arc::default(), Arc::default()],
+            ..Metrics::default()
         };
         for (thread, status) in [(0, 200), (0, 200), (0, 404), (0, 200), (1, 404), (1, 206)] {
             metrics.threads[thread].record(key(status), Duration::from_millis(5));
