@@ -24,8 +24,8 @@ const START_BOUND: Duration = Duration::from_secs(60);
 const STOP_BOUND: Duration = Duration::from_secs(5);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(10);
-/// What the guard runs, with the group as its argument.
-const GUARD: &str = "trap '' INT TERM HUP; read -r _; kill -KILL -- \"-$1\"";
+/// What the guard runs, with the group as its argument. With `-s`: dash takes no `-KILL --`.
+const GUARD: &str = "trap '' INT TERM HUP; read -r _; kill -s KILL -- \"-$1\"";
 
 /// A process group that runs until it is dropped.
 #[derive(Debug)]
@@ -187,6 +187,19 @@ mod tests {
             std::thread::sleep(LOOK);
         }
         assert!(!lives(&child), "{child}");
+    }
+
+    #[test]
+    fn a_daemon_ends_when_nobody_holds_its_guard() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        let log = dir.path().join("log");
+        let mut daemon = Daemon::start(&mut command, &[], &log).expect("a process");
+        // What happens to the pipe when this program is killed.
+        drop(daemon.guard.as_mut().and_then(|guard| guard.stdin.take()));
+        let reason = daemon.until(|| false).expect_err("it ends").0;
+        assert!(reason.contains("signal: 9"), "{reason}");
     }
 
     #[test]
