@@ -51,6 +51,24 @@ pub struct Bounds {
     pub small_files_alone: Option<f64>,
 }
 
+impl Bounds {
+    /// These, and those of `other` that are not there; of both the better one: a bound is what the
+    /// machine can.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let more = |one, two| either(one, two, f64::max);
+        Self {
+            memcpy: more(self.memcpy, other.memcpy),
+            loopback: more(self.loopback, other.loopback),
+            disk_read: more(self.disk_read, other.disk_read),
+            disk_write: more(self.disk_write, other.disk_write),
+            sync_seconds: either(self.sync_seconds, other.sync_seconds, f64::min),
+            small_files: more(self.small_files, other.small_files),
+            small_files_alone: more(self.small_files_alone, other.small_files_alone),
+        }
+    }
+}
+
 /// Measures all of them, in some five seconds; `dir` is where the files of a run lie, `sender` and
 /// `receiver` are the cores of servers and clients.
 #[must_use]
@@ -67,6 +85,13 @@ pub fn measure(dir: &Path, sender: &[usize], receiver: &[usize]) -> Bounds {
         sync_seconds: disk::sync(dir).ok(),
         small_files: best(|| disk::small_files(dir, 64)),
         small_files_alone: best(|| disk::small_files(dir, 1)),
+    }
+}
+
+fn either(one: Option<f64>, two: Option<f64>, choose: fn(f64, f64) -> f64) -> Option<f64> {
+    match (one, two) {
+        (Some(one), Some(two)) => Some(choose(one, two)),
+        (one, two) => one.or(two),
     }
 }
 

@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
         storage-bench run --workload 'get_*_warm' --peers ours,nginx --rounds 5\n  \
         storage-bench run --workload '*.small' --verify\n  \
         storage-bench run --json run.json --html run.html\n  \
-        storage-bench report run.json --markdown docs/benchmarks.md\n  \
+        storage-bench report run.json more.json --markdown docs/benchmarks.md\n  \
         storage-bench peers install\n\n\
         Exit status: 0 done, 1 a row failed, 2 wrong usage."
 )]
@@ -105,8 +105,9 @@ pub struct Run {
 /// Options of `report`.
 #[derive(Debug, Args)]
 pub struct Report {
-    /// The JSON of a run
-    pub json: PathBuf,
+    /// The JSON of a run; of several on the same machine the later ones replace rows of the earlier
+    #[arg(required = true)]
+    pub json: Vec<PathBuf>,
     /// Write one page with charts
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,

@@ -161,7 +161,14 @@ fn progress(turns: usize) -> ProgressBar {
 }
 
 fn report(options: &Report) -> Result<bool, Problem> {
-    let results: Results = serde_json::from_slice(&std::fs::read(&options.json)?)?;
+    let mut runs = options.json.iter().map(|path| read(path));
+    let first = runs.next().ok_or("no file")??;
+    let mut results = runs.try_fold(first, |all, next| Ok::<_, Problem>(all.joined(next?)))?;
+    results.sort_by(|name| {
+        workloads::FILES
+            .iter()
+            .position(|(known, _)| *known == name)
+    });
     write!(
         std::io::stdout().lock(),
         "{}",
@@ -173,6 +180,12 @@ fn report(options: &Report) -> Result<bool, Problem> {
         options.markdown.as_deref(),
     )?;
     Ok(results.all_well())
+}
+
+fn read(path: &Path) -> Result<Results, Problem> {
+    let name = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = std::fs::read(path).map_err(|error| name(&error))?;
+    Ok(serde_json::from_slice(&text).map_err(|error| name(&error))?)
 }
 
 fn write_pages(

@@ -259,6 +259,26 @@ impl Results {
         Some(row.median(peer, rate)? / base.median(peer, rate)?)
     }
 
+    /// This run with the rows of a later one: a row that is in both is the later one's.
+    #[must_use]
+    pub fn joined(mut self, later: Self) -> Self {
+        let replaced = |name: &str| later.rows.iter().any(|row| row.workload.name == name);
+        self.rows.retain(|row| !replaced(&row.workload.name));
+        self.rows.extend(later.rows);
+        self.peers.extend(later.peers);
+        self.date = self.date.max(later.date);
+        self.verify |= later.verify;
+        self.rounds = self.rounds.min(later.rounds);
+        self.bounds = self.bounds.or(later.bounds);
+        self
+    }
+
+    /// Orders rows by what `place` says of their names; unknown names come last.
+    pub fn sort_by(&mut self, place: impl Fn(&str) -> Option<usize>) {
+        self.rows
+            .sort_by_key(|row| place(&row.workload.name).unwrap_or(usize::MAX));
+    }
+
     /// Whether no row failed.
     #[must_use]
     pub fn all_well(&self) -> bool {
@@ -320,5 +340,44 @@ mod tests {
         assert_eq!(row.ratio("a", "b", rate), Some(2.0));
         assert_eq!(row.median("a", rate), Some(0.5));
         assert_eq!(row.ratio("a", "c", rate), None);
+    }
+
+    #[test]
+    fn a_later_run_replaces_rows() {
+        let text = "about = \"x\"\nmeasure = \"bytes\"\nseconds = 1.0\n[[load]]\n\
+            kind = \"get\"\nconnections = 1\nfiles = { count = 1, bytes = \"1MiB\" }\n";
+        let run = |names: &[&str], peer: &str, memcpy: f64| Results {
+            version: 1,
+            date: peer.to_owned(),
+            machine: Machine::default(),
+            rounds: 3,
+            verify: false,
+            bounds: Bounds {
+                memcpy: Some(memcpy),
+                ..Bounds::default()
+            },
+            peers: BTreeMap::new(),
+            rows: names
+                .iter()
+                .map(|name| Row {
+                    workload: Workload::parse(name, text).expect("a workload"),
+                    cells: vec![Cell {
+                        peer: peer.to_owned(),
+                        ..Cell::default()
+                    }],
+                })
+                .collect(),
+        };
+        let mut joined = run(&["a", "b"], "1", 2.0).joined(run(&["b", "c"], "2", 1.0));
+        joined.sort_by(|name| "cba".find(name));
+        let rows = joined.rows.iter();
+        let rows: Vec<_> = rows
+            .map(|row| (row.workload.name.as_str(), &*row.cells[0].peer))
+            .collect();
+        assert_eq!(rows, [("c", "2"), ("b", "2"), ("a", "1")]);
+        assert_eq!(
+            (joined.date.as_str(), joined.bounds.memcpy),
+            ("2", Some(2.0))
+        );
     }
 }
