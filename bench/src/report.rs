@@ -11,6 +11,9 @@ pub mod table;
 
 use crate::results::{self, Figure, Machine, Results, Row};
 
+/// From this share on the load generator may be what limits a row.
+const CLIENT_BUSY: f64 = 0.95;
+
 /// A number with three significant digits; a dash when there is none.
 #[must_use]
 pub fn number(value: Option<f64>) -> String {
@@ -62,6 +65,16 @@ pub fn remarks(results: &Results, row: &Row) -> Vec<String> {
     if let (Some(base), Some(ratio)) = (&row.workload.baseline, results.to_baseline(row, ours)) {
         let ratio = number(Some(ratio));
         out.push(format!("{ours} reaches {ratio} of its own {base}"));
+    }
+    let cores = results.machine.client_cores.len().max(1) as f64;
+    for cell in &row.cells {
+        let busy = row.median(&cell.peer, results::client_share).unwrap_or(0.0) / cores;
+        if CLIENT_BUSY < busy {
+            let (peer, percent) = (&cell.peer, 100.0 * busy);
+            out.push(format!(
+                "with {peer} the client is busy {percent:.0} % of the time: the rate may be its own"
+            ));
+        }
     }
     let still = row.workload.load.iter().filter(|load| {
         use crate::workload::Kind;

@@ -88,6 +88,12 @@ pub struct Turn {
     pub loads: Vec<LoadTurn>,
     /// User and system time of the server, seconds.
     pub cpu_s: f64,
+    /// That of the load generator, seconds.
+    #[serde(default)]
+    pub client_cpu_s: f64,
+    /// From the start of the clock to the end, seconds.
+    #[serde(default)]
+    pub seconds: f64,
     /// Most memory since the server's start, bytes.
     pub rss_peak: u64,
     /// Memory when all clients were connected and the clock began, bytes.
@@ -184,6 +190,12 @@ pub fn cpu(row: &Row, turn: &Turn) -> f64 {
         Measure::Bytes => turn.cpu_s / (bytes as f64 / GIB),
         Measure::Requests | Measure::Idle => turn.cpu_s / (requests as f64 / 1000.0),
     }
+}
+
+/// Share of its cores' time in which the load generator was busy.
+#[must_use]
+pub fn client_share(_: &Row, turn: &Turn) -> f64 {
+    turn.client_cpu_s / turn.seconds
 }
 
 /// Median time of a request of the load that the row's latency speaks of, milliseconds.

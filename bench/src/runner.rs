@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use proxy_ring::measure::process_cpu;
 
 use crate::call::Call;
 use crate::content::Pattern;
@@ -222,9 +224,11 @@ impl Bench<'_> {
         first_upload: u64,
     ) -> Result<(Turn, Vec<Tally>), Reason> {
         let pids = server.pids();
-        let before = Mutex::new(Usage::default());
+        let own = || process_cpu(std::process::id()).unwrap_or_default();
+        let before = Mutex::new((Usage::default(), Duration::ZERO, Instant::now()));
         let ready = || {
-            *before.lock().unwrap_or_else(PoisonError::into_inner) = process::usage(&pids);
+            let now = (process::usage(&pids), own(), Instant::now());
+            *before.lock().unwrap_or_else(PoisonError::into_inner) = now;
         };
         let loads = self.workload.load.iter().enumerate();
         let loads = loads.map(|(index, load)| self.load(server, index, load, first_upload));
@@ -240,11 +244,13 @@ impl Bench<'_> {
             ready: &ready,
         };
         let tallies = load::run(&plan, &self.upload_sources())?;
-        let after = process::usage(&pids);
-        let before = *before.lock().unwrap_or_else(PoisonError::into_inner);
+        let (after, own_after) = (process::usage(&pids), own());
+        let (before, own_before, start) = *before.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = Turn {
             loads: tallies.iter().map(load_turn).collect(),
             cpu_s: after.cpu.saturating_sub(before.cpu).as_secs_f64(),
+            client_cpu_s: own_after.saturating_sub(own_before).as_secs_f64(),
+            seconds: start.elapsed().as_secs_f64(),
             rss_peak: after.rss_peak,
             rss_ready: before.rss,
             threads: after.threads,
