@@ -46,10 +46,18 @@ pub enum Body {
 /// What makes an answer right.
 #[derive(Clone, Debug)]
 pub struct Expect {
-    /// The status.
+    /// The status; where it is 204, the request that makes a file whole may also say 201.
     pub status: u16,
     /// The body.
     pub content: Content,
+}
+
+impl Expect {
+    /// Whether an answer with this status is right.
+    #[must_use]
+    pub fn allows(&self, status: u16) -> bool {
+        status == self.status || (self.status == 204 && status == 201)
+    }
 }
 
 /// The body of an answer.

@@ -142,7 +142,7 @@ async fn ask(
     let (answer, _) = sender.send_request(request, true).map_err(text)?;
     let answer = answer.await.map_err(text)?;
     let first = Instant::now();
-    if answer.status().as_u16() != call.expect.status {
+    if !call.expect.allows(answer.status().as_u16()) {
         return Err(format!("status {}", answer.status()));
     }
     let mut sink = Sink::new(&call.expect.content, plan.fixture, plan.verify)?;

@@ -348,7 +348,7 @@ impl Lane {
             self.input.drain(..head.len);
             return Ok(true);
         }
-        if head.status != call.expect.status {
+        if !call.expect.allows(head.status) {
             return Err(invalid(refusal(&self.input)));
         }
         let sink = Sink::new(
