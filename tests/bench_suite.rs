@@ -66,6 +66,7 @@ fn every_small_workload_runs_and_every_byte_is_right() {
         "get_range*",
         "put*",
         "zip*",
+        "tar*",
     ]
     .iter()
     .chain(&["idle*", "stalled*", "mixed*"])
