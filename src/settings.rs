@@ -141,6 +141,14 @@ pub struct Limits {
     pub archive_checksums_max: usize,
     /// Downloads remembered, all threads together.
     pub hot_files_max: usize,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
+    /// Requests at once on one HTTP/2 connection.
+    pub http2_streams_max: usize,
+    /// Window of one request body.
+    pub http2_stream_window_bytes: u64,
+    /// Window of all request bodies of a connection.
+    pub http2_connection_window_bytes: u64,
     /// Bytes of a JSON body.
     pub json_bytes_max: u64,
     /// Background tasks at once on one volume.
@@ -243,6 +251,10 @@ fn limits(document: &Document) -> Limits {
         archives_compressing_max: count("archives-compressing-max"),
         archive_checksums_max: count("archive-checksums-max"),
         hot_files_max: count("hot-files-max"),
+        http2: document.flag("server.http2"),
+        http2_streams_max: count("http2-streams-max"),
+        http2_stream_window_bytes: size("http2-stream-window-bytes"),
+        http2_connection_window_bytes: size("http2-connection-window-bytes"),
         json_bytes_max: size("json-bytes-max"),
         task_concurrency: count("task-concurrency"),
     }

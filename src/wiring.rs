@@ -62,7 +62,7 @@ pub async fn run(
         pin: settings.threads.pin,
         snapshot: Arc::clone(&entries),
         bridge,
-        tls: certificates.client,
+        tls: certificates.client.clone(),
         engine: snapshot::engine(&settings),
     })
     .map_err(data_plane)?;
@@ -81,8 +81,9 @@ pub async fn run(
     let manager = (
         listeners.manager,
         manager_router(state.clone()),
-        certificates.manager,
+        certificates.manager.clone(),
     );
+    background.spawn(certificates.follow());
     let internal = (listeners.internal, internal_router(state), None);
     let mut planes = JoinSet::new();
     for (at, router, tls) in [manager, internal] {

@@ -74,7 +74,6 @@ const HEADS: &[(&str, &[u8])] = &[
         "binary",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     ),
-    ("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     ("two blanks", b"GET  / HTTP/1.1\r\nHost: t\r\n\r\n"),
     ("tab as blank", b"GET\t/\tHTTP/1.1\r\nHost: t\r\n\r\n"),
     (

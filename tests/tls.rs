@@ -2,18 +2,21 @@
 //! Method: an independent TLS client with a certificate of its own making; whole and cut
 //! handshakes.
 //!
-//! Source: wire contract 1; client contract 6; `docs/semantics.md#connections`.
+//! Source: wire contract 1; client contract 6; `docs/semantics.md#connections`,
+//! `docs/semantics.md#tls`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_testkit::data::Pattern;
 use proxy_testkit::http::IO_BOUND;
 use proxy_testkit::tus::Upload;
-use proxy_testkit::{Connection, Folder, Request, Server, Settings};
+use proxy_testkit::{Connection, Folder, Request, Server, Settings, skip, wait};
+use rustix::process::Signal;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
@@ -222,4 +225,157 @@ fn an_upload_cut_within_tls_keeps_a_true_offset() {
         (size, None)
     );
     server.finish();
+}
+
+/// What a program of this machine says on standard output; `None`, said aloud, without it.
+fn run(program: &str, args: &[&str]) -> Option<Vec<u8>> {
+    let ran = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    match ran {
+        Ok(ran) => Some(ran.stdout),
+        Err(error) => {
+            skip(format!("{program}: {error}"));
+            None
+        }
+    }
+}
+
+#[test]
+fn openssl_resumes_its_sessions_in_both_versions() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certificate(dir.path());
+    let server = server(dir.path(), "");
+    let to = server.client().to_string();
+    for (version, tickets) in [("-tls1_3", true), ("-tls1_2", true), ("-tls1_2", false)] {
+        let kept = dir.path().join("session");
+        let kept = kept.to_str().expect("a path in UTF-8");
+        let mut args = vec!["s_client", "-connect", &to, version, "-ign_eof"];
+        if !tickets {
+            args.push("-no_ticket");
+        }
+        let mut first = args.clone();
+        first.extend_from_slice(&["-sess_out", kept]);
+        // Tickets of TLS 1.3 come with the first answer.
+        let asked = |args: &[&str]| {
+            let mut child = Command::new("openssl")
+                .args(args)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .ok()?;
+            let mut stdin = child.stdin.take().expect("piped");
+            let sent = stdin.write_all(b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+            sent.expect("sent");
+            let said = child.wait_with_output().expect("our own child").stdout;
+            Some(String::from_utf8_lossy(&said).into_owned())
+        };
+        let Some(full) = asked(&first) else {
+            return skip("openssl is not there");
+        };
+        assert!(full.contains("New, TLSv1"), "{version} {tickets}: {full}");
+        let mut second = args.clone();
+        second.extend_from_slice(&["-sess_in", kept]);
+        let again = asked(&second).expect("as before");
+        assert!(
+            again.contains("Reused, TLSv1"),
+            "{version} {tickets}: {again}"
+        );
+        assert!(
+            again.contains("HTTP/1.1 200 OK"),
+            "{version} {tickets}: {again}"
+        );
+    }
+    server.finish();
+}
+
+#[test]
+fn curl_gets_the_same_over_both_protocols() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certificate(dir.path());
+    let server = server(dir.path(), "");
+    let folder = Folder::empty(&server);
+    let (size, pattern) = (9 << 20, Pattern(8));
+    folder.write("f", &pattern.bytes(0, size));
+    let token = folder.download_token("f");
+    let url = format!("https://{}/download?token={token}", server.client());
+    for (flag, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
+        let args = ["-sk", flag, "-D", "-", &url];
+        let Some(bytes) = run("curl", &args) else {
+            return;
+        };
+        let at = bytes.windows(4).position(|end| end == b"\r\n\r\n");
+        let (head, body) = bytes.split_at(at.expect("a head") + 4);
+        let head = String::from_utf8_lossy(head);
+        assert!(head.starts_with(&format!("HTTP/{version} 200")), "{head}");
+        assert_eq!((body.len() as u64, pattern.mismatch(0, body)), (size, None));
+    }
+    let upload = Upload::begin(&server, &folder, "up", size);
+    let url = format!("https://{}{}", server.client(), upload.target());
+    let from = format!("@{}", folder.at("f").display());
+    let mut args = vec!["-sk", "--http2", "-X", "PATCH", "--data-binary", &from];
+    args.extend_from_slice(&[
+        "-H",
+        "Upload-Offset: 0",
+        "-w",
+        "%{http_version} %{http_code}",
+    ]);
+    args.push(&url);
+    if let Some(said) = run("curl", &args) {
+        assert_eq!(String::from_utf8_lossy(&said), "2 204");
+        let have = std::fs::read(folder.at("up")).expect("published");
+        assert_eq!(pattern.mismatch(0, &have), None);
+    }
+    server.finish();
+}
+
+#[test]
+fn certificates_are_exchanged_without_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let old = client(&certificate(dir.path()), false);
+    let server = server(dir.path(), "");
+    let request = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n";
+    let works = |config: &Arc<ClientConfig>| {
+        let tcp = TcpStream::connect(server.client()).expect("a connection");
+        tcp.set_read_timeout(Some(IO_BOUND)).expect("a bound");
+        let name = ServerName::try_from("127.0.0.1").expect("a name");
+        let tls = ClientConnection::new(Arc::clone(config), name).expect("a client");
+        let mut stream = StreamOwned::new(tls, tcp);
+        stream.write_all(request).is_ok() && stream.read(&mut [0; 16]).is_ok_and(|n| 0 < n)
+    };
+    let mut kept = connect(server.client(), &old);
+    assert!(ask(&mut kept, request).0.starts_with("HTTP/1.1 200 "));
+    // What can not be used changes nothing.
+    let good = std::fs::read(dir.path().join("key.pem")).expect("a key");
+    std::fs::write(dir.path().join("key.pem"), "no key").expect("written");
+    server.signal(Signal::HUP);
+    wait::until("a complaint", Duration::from_secs(20), || {
+        server
+            .log()
+            .contains("the old certificate stays")
+            .then_some(())
+    });
+    std::fs::write(dir.path().join("key.pem"), good).expect("written");
+    assert!(works(&client_like(&old)));
+    let new = client(&certificate(dir.path()), false);
+    server.signal(Signal::HUP);
+    wait::until("the new certificate", Duration::from_secs(20), || {
+        works(&new).then_some(())
+    });
+    assert!(
+        ask(&mut kept, request).0.starts_with("HTTP/1.1 200 "),
+        "cut"
+    );
+    drop(kept);
+    server.assert_at_rest();
+}
+
+/// The same trust without the sessions that were kept: a full handshake shows the certificate.
+fn client_like(config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::clone(config);
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
 }

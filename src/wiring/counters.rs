@@ -40,6 +40,11 @@ impl Source for DataPlane {
                 metrics.sum(|thread| &thread.connections),
             ),
             sum(
+                "storage_proxy_http2_connections",
+                "Open client connections that speak HTTP/2",
+                metrics.sum(|thread| &thread.http2_connections),
+            ),
+            sum(
                 "storage_proxy_buffers_in_use",
                 "Transfer buffers that hold bytes on their way",
                 metrics.sum(|thread| &thread.engine.buffers_in_use),
@@ -85,6 +90,21 @@ impl Source for DataPlane {
                 "storage_proxy_connections_accepted_total",
                 "Client connections accepted",
                 metrics.sum(|thread| &thread.accepted),
+            ),
+            sum(
+                "storage_proxy_http2_streams_total",
+                "Requests that came over HTTP/2",
+                metrics.sum(|thread| &thread.http2_streams),
+            ),
+            sum(
+                "storage_proxy_tls_handshakes_total",
+                "TLS handshakes of clients",
+                metrics.sum(|thread| &thread.tls_handshakes),
+            ),
+            sum(
+                "storage_proxy_tls_resumptions_total",
+                "TLS handshakes that resumed a session",
+                metrics.sum(|thread| &thread.tls_resumed),
             ),
             sum(
                 "storage_proxy_received_bytes_total",

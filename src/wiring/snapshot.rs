@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use proxy_anchor::VolumeRoot;
 use proxy_core::units::ByteLen;
-use proxy_server::snapshot::{Limits, Snapshot, VolumeEntry};
+use proxy_server::snapshot::{Http2Limits, Limits, Snapshot, VolumeEntry};
 use proxy_server::{EngineLimits, PoolLimits};
 use proxy_volume::{Volume, Volumes};
 use tokio::sync::Semaphore;
@@ -88,12 +88,25 @@ fn limits(settings: &Settings) -> Limits {
         idle_timeout: configured.idle_timeout,
         progress_timeout: configured.progress_timeout,
         archive_entries_max: configured.archive_entries_max as u64,
+        http2: http2(configured),
         ..Limits::default()
     };
     limits.head.head_bytes_max = configured.header_bytes_max;
     limits.head.headers_count_max = configured.headers_max;
     limits.range.ranges_count_max = configured.ranges_max;
     limits
+}
+
+fn http2(configured: &crate::settings::Limits) -> Http2Limits {
+    // The key table keeps windows below 2^31.
+    let window = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX >> 1);
+    Http2Limits {
+        enabled: configured.http2,
+        streams_max: configured.http2_streams_max,
+        stream_window_bytes: window(configured.http2_stream_window_bytes),
+        connection_window_bytes: window(configured.http2_connection_window_bytes),
+        ..Http2Limits::default()
+    }
 }
 
 /// Sizes of the engines: the configured buffers are shared out among the threads.

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
 use crate::buffer::Lease;
 
@@ -73,6 +73,22 @@ pub fn is_cached(file: impl std::os::fd::AsFd, at: u64) -> bool {
     let mut slices = [io::IoSliceMut::new(&mut byte)];
     let flags = rustix::io::ReadWriteFlags::NOWAIT;
     matches!(rustix::io::preadv2(file, &mut slices, at, flags), Ok(1))
+}
+
+/// Sends as much of `slices`, in order, as the socket takes now.
+///
+/// # Errors
+/// `WouldBlock` when the socket is full.
+pub fn send_vectored(socket: BorrowedFd<'_>, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let mut control = SendAncillaryBuffer::default();
+    loop {
+        match rustix::net::sendmsg(socket, slices, &mut control, flags) {
+            Ok(count) => return Ok(count),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }
 
 /// Reads cached bytes at `at` into `room` without waiting for a disk.

@@ -15,16 +15,17 @@ use proxy_ring::{Lease, socket};
 use proxy_transfer::{Fill, PeerError, Source};
 use proxy_wire::chunked::{Decoder, Step};
 use proxy_wire::head::{Framing, RequestHead};
-use proxy_wire::response::CONTINUE;
+use proxy_wire::response::{CONTINUE, ResponseHead};
 
 use crate::connection::Connection;
+use crate::http2::Incoming;
 use crate::snapshot::Limits;
 use crate::stream::Stream;
 use crate::thread::Thread;
 
 /// How long a buffer waits for more bytes before it is written as it is: longer than the gaps
 /// of a connection that is in full flow, far below what would show as a delay.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// How the rest of a body is delimited.
 #[derive(Debug)]
@@ -85,15 +86,78 @@ impl Progress {
     }
 }
 
-/// The body of one request.
-pub(crate) struct Body<'c> {
+/// The body of one request, whatever its protocol.
+pub(crate) enum Body<'c> {
+    /// Off an HTTP/1.1 connection.
+    Http1(Http1Body<'c>),
+    /// Off one stream of an HTTP/2 connection.
+    Http2(Incoming),
+}
+
+impl Body<'_> {
+    /// Who sends it; for logs.
+    pub(crate) fn peer(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Self::Http1(body) => body.connection.stream.socket().peer(),
+            Self::Http2(body) => body.peer(),
+        }
+    }
+
+    /// Sends an interim answer.
+    pub(crate) async fn inform(&mut self, interim: &ResponseHead) -> Result<(), PeerError> {
+        match self {
+            Self::Http1(body) => {
+                let mut bytes = Vec::new();
+                interim.write_to(&mut bytes);
+                let stream = &mut body.connection.stream;
+                stream.send(&bytes, false, body.limit).await
+            }
+            Self::Http2(body) => body.inform(interim),
+        }
+    }
+}
+
+impl Source for Body<'_> {
+    type Buf = Lease;
+
+    fn remaining(&self) -> Option<u64> {
+        match self {
+            Self::Http1(body) => body.remaining(),
+            Self::Http2(body) => body.remaining(),
+        }
+    }
+
+    async fn ready(&mut self) -> Result<(), PeerError> {
+        match self {
+            Self::Http1(body) => body.ready().await,
+            Self::Http2(body) => body.ready().await,
+        }
+    }
+
+    async fn fill(&mut self, buf: Lease, limit: usize) -> (Result<Fill, PeerError>, Lease) {
+        match self {
+            Self::Http1(body) => body.fill(buf, limit).await,
+            Self::Http2(body) => body.fill(buf, limit).await,
+        }
+    }
+
+    async fn is_over(&mut self) -> Result<bool, PeerError> {
+        match self {
+            Self::Http1(body) => body.is_over().await,
+            Self::Http2(body) => body.is_over().await,
+        }
+    }
+}
+
+/// A body that HTTP/1.1 delimits.
+pub(crate) struct Http1Body<'c> {
     connection: &'c mut Connection,
     progress: &'c mut Progress,
     thread: Rc<Thread>,
     limit: Duration,
 }
 
-impl<'c> Body<'c> {
+impl<'c> Http1Body<'c> {
     pub(crate) fn new(
         connection: &'c mut Connection,
         progress: &'c mut Progress,
@@ -107,16 +171,6 @@ impl<'c> Body<'c> {
             thread,
             limit: limits.progress_timeout,
         }
-    }
-
-    /// Who sends it; for logs.
-    pub(crate) fn peer(&self) -> Option<std::net::SocketAddr> {
-        self.connection.stream.socket().peer()
-    }
-
-    /// Sends an interim answer.
-    pub(crate) async fn inform(&mut self, bytes: &[u8]) -> Result<(), PeerError> {
-        self.connection.stream.send(bytes, false, self.limit).await
     }
 
     /// Takes what is left off the connection, up to `most` bytes. True if that was all of it.
@@ -278,7 +332,7 @@ impl<'c> Body<'c> {
     }
 }
 
-impl Source for Body<'_> {
+impl Source for Http1Body<'_> {
     type Buf = Lease;
 
     fn remaining(&self) -> Option<u64> {

@@ -8,14 +8,15 @@
 //!
 //! Source: RFC 9112 §9; `docs/semantics.md#connections`.
 
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use proxy_transfer::PeerError;
 use proxy_wire::head::{self, HeadError, Parsed, RequestHead};
 
-use crate::body::{Body, Progress};
+use crate::body::{Body, Http1Body, Progress};
+use crate::caught::{Panicked, caught};
+use crate::http2;
 use crate::reply::Reply;
 use crate::respond;
 use crate::route;
@@ -27,7 +28,7 @@ use crate::thread::Thread;
 /// Bytes received at a time while a head is looked for.
 const RECV_BYTES: usize = 4 * 1024;
 /// How long the last bytes of a refused body are waited for before the connection ends.
-const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection and the bytes that were received beyond what was asked for.
 #[derive(Debug)]
@@ -90,9 +91,20 @@ enum NoHead {
     Bad(HeadError),
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end, in the protocol that its client speaks.
 pub(crate) async fn serve(stream: Stream, thread: &Rc<Thread>) {
+    if stream.is_http2() {
+        return http2::serve(stream, Vec::new(), thread).await;
+    }
     let mut connection = Connection::new(stream);
+    // Whoever speaks TLS says in the handshake what follows: RFC 9113 §3.3.
+    if matches!(connection.stream, Stream::Plain(_)) && thread.snapshot().limits.http2.enabled {
+        match knows_http2(&mut connection, thread).await {
+            Ok(false) => {}
+            Ok(true) => return http2::serve(connection.stream, connection.buf, thread).await,
+            Err(_) => return connection.stream.end(LINGER).await,
+        }
+    }
     loop {
         let snapshot = thread.snapshot();
         let head = match next_head(&mut connection, thread, &snapshot).await {
@@ -112,7 +124,7 @@ pub(crate) async fn serve(stream: Stream, thread: &Rc<Thread>) {
         };
         let alive = {
             let one = one_request(&mut connection, thread, &snapshot, &head);
-            match (Caught(Box::pin(AssertUnwindSafe(one)))).await {
+            match caught(one).await {
                 Ok(alive) => alive,
                 Err(Panicked) => {
                     thread.setup.metrics.panics.add(1);
@@ -141,7 +153,8 @@ async fn one_request(
     let limits = &snapshot.limits;
     let mut progress = Progress::new(head, limits);
     let reply = {
-        let mut body = Body::new(connection, &mut progress, thread, limits);
+        let body = Http1Body::new(connection, &mut progress, thread, limits);
+        let mut body = Body::Http1(body);
         route::dispatch(thread, snapshot, head, &mut body).await
     };
     // A client that waits for a 100 and got its answer instead may send the body or not: nobody
@@ -161,13 +174,39 @@ async fn one_request(
         return keep;
     }
     if !cut {
-        let mut rest = Body::new(connection, &mut progress, thread, limits);
+        let mut rest = Http1Body::new(connection, &mut progress, thread, limits);
         if rest.discard(limits.discard_bytes_max).await {
             return keep;
         }
     }
     linger(connection, LINGER).await;
     false
+}
+
+/// Whether a connection begins with the preface of HTTP/2.
+async fn knows_http2(connection: &mut Connection, thread: &Thread) -> Result<bool, PeerError> {
+    let limits = thread.snapshot().limits.clone();
+    let mut limit = limits.idle_timeout;
+    loop {
+        if let Some(known) = http2::is_preface(connection.bytes()) {
+            return Ok(known);
+        }
+        let mut drain = thread.setup.drain.clone();
+        let draining = drain.wait_for(Option::is_some);
+        let readable = connection.stream.readable(limit);
+        match rt::first(readable, draining).await {
+            // A begin that does not go on is a slow head, which is answered as such.
+            rt::Either::Left(Err(PeerError::Stalled)) if !connection.bytes().is_empty() => {
+                return Ok(false);
+            }
+            rt::Either::Left(outcome) => outcome?,
+            rt::Either::Right(_) => return Err(PeerError::ShuttingDown),
+        }
+        if connection.more(limit).await? == 0 {
+            return Err(PeerError::Gone);
+        }
+        limit = limits.head_timeout;
+    }
 }
 
 async fn next_head(
@@ -229,27 +268,6 @@ async fn linger(connection: &mut Connection, limit: Duration) {
         match connection.more(left).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
-        }
-    }
-}
-
-/// A future whose panics are results.
-struct Caught<F>(std::pin::Pin<Box<F>>);
-
-struct Panicked;
-
-impl<F: Future> Future for Caught<AssertUnwindSafe<F>> {
-    type Output = Result<F::Output, Panicked>;
-
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
-        let inner = self.0.as_mut();
-        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| inner.poll(cx)));
-        match polled {
-            Ok(poll) => poll.map(Ok),
-            Err(_) => std::task::Poll::Ready(Err(Panicked)),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The client-facing data plane: threads, listeners, TLS, HTTP/1.1, and the bridge to the
-//! control plane.
+//! The client-facing data plane: threads, listeners, TLS, HTTP/1.1 and HTTP/2, and the bridge to
+//! the control plane.
 //!
 //! One thread per core, each with its own rings, buffers and connections. Handlers decide what to
 //! answer; the machines of `transfer` move the bytes; `anchor` opens what has a name.
@@ -14,9 +14,11 @@
 mod archive;
 mod body;
 pub mod bridge;
+mod caught;
 mod connection;
 mod download;
 mod hot;
+mod http2;
 pub mod metrics;
 mod names;
 mod reply;
@@ -26,6 +28,7 @@ mod rt;
 mod sink;
 pub mod snapshot;
 mod socket;
+mod span;
 mod stream;
 mod thread;
 mod tls;

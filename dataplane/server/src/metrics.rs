@@ -41,6 +41,14 @@ pub struct ThreadMetrics {
     pub connections: Gauge,
     /// Connections accepted so far.
     pub accepted: Gauge,
+    /// Open connections that speak HTTP/2.
+    pub http2_connections: Gauge,
+    /// Requests that came over HTTP/2 so far.
+    pub http2_streams: Gauge,
+    /// TLS handshakes so far.
+    pub tls_handshakes: Gauge,
+    /// Handshakes that resumed a session.
+    pub tls_resumed: Gauge,
     /// Body bytes received so far.
     pub received_bytes: Gauge,
     /// Body bytes sent so far.

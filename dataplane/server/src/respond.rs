@@ -36,12 +36,8 @@ pub(crate) async fn send(
         ..
     } = reply;
     let with_body = has_body(&head.method, answer.status());
-    let mut answer = sized(answer, &content);
-    answer = answer.stamped(&thread.date(), SERVER);
-    if let Some(id) = head.headers.get("x-backendai-requestid") {
-        answer.push("X-BackendAI-RequestID", id);
-    }
-    answer = route::share(endpoint, head, answer).connection(head.version, keep);
+    let answer = dressed(answer, &content, endpoint, head, thread);
+    let answer = answer.connection(head.version, keep);
     let mut bytes = Vec::with_capacity(512);
     answer.write_to(&mut bytes);
     let limits = &snapshot.limits;
@@ -71,7 +67,29 @@ pub(crate) async fn send(
     }
 }
 
-fn cut(error: SinkError, endpoint: &'static str) -> PeerError {
+/// The answer's head with everything that does not belong to one protocol.
+pub(crate) fn dressed(
+    answer: ResponseHead,
+    content: &Content,
+    endpoint: &'static str,
+    head: &RequestHead,
+    thread: &Thread,
+) -> ResponseHead {
+    let mut answer = sized(answer, content).stamped(&thread.date(), SERVER);
+    if let Some(id) = head.headers.get("x-backendai-requestid") {
+        answer.push("X-BackendAI-RequestID", id);
+    }
+    route::share(endpoint, head, answer)
+}
+
+/// An answer to what is no request that we can read.
+pub(crate) fn undressed(reply: Reply, thread: &Thread) -> (ResponseHead, Content) {
+    let head = sized(reply.head, &reply.content).stamped(&thread.date(), SERVER);
+    (head, reply.content)
+}
+
+/// Says why an answer was cut, and what that makes of the peer.
+pub(crate) fn cut(error: SinkError, endpoint: &'static str) -> PeerError {
     match error {
         SinkError::Peer(error) => {
             tracing::debug!(
@@ -135,12 +153,11 @@ pub(crate) async fn refuse(
     snapshot: &Snapshot,
     reply: Reply,
 ) {
-    let answer = sized(reply.head, &reply.content)
-        .stamped(&thread.date(), SERVER)
-        .connection(Version::Http11, false);
+    let (answer, content) = undressed(reply, thread);
+    let answer = answer.connection(Version::Http11, false);
     let mut bytes = Vec::with_capacity(256);
     answer.write_to(&mut bytes);
-    if let Content::Bytes(body) = &reply.content {
+    if let Content::Bytes(body) = &content {
         bytes.extend_from_slice(body);
     }
     // The client may be gone; there is nobody else to tell.

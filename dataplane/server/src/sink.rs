@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use proxy_core::units::{ByteLen, KIB, MIB, Offset};
 use proxy_ring::{FileRef, Pipe, socket};
-use proxy_transfer::download::pump;
 use proxy_transfer::seam::SinkError;
 use proxy_transfer::{PeerError, Sink};
 
 use crate::rt;
 use crate::snapshot::Limits;
 use crate::socket::Socket;
+use crate::span;
 use crate::stream::Stream;
 use crate::thread::Thread;
 
@@ -224,10 +224,15 @@ impl Sink for StreamSink<'_> {
         if matches!(self.stream, Stream::Plain(_)) && len.get() >= SPLICE_BYTES_MIN {
             (at, len) = self.splice(file, at, len, more).await?;
         }
-        let files = self.thread.files.clone();
-        pump(&files, file, at, len, async |bytes, rest| {
-            self.send(bytes, more || rest).await
-        })
-        .await
+        let (mut at, mut left) = (at.get(), len.get());
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX);
+            let lease = span::read(&self.thread.files, file, at, want).await?;
+            let count = lease.filled() as u64;
+            at += count;
+            left -= count;
+            self.send(lease.as_slice(), more || left > 0).await?;
+        }
+        Ok(())
     }
 }

@@ -71,6 +71,8 @@ pub struct Limits {
     pub archive_depth_max: u64,
     /// Bytes of all names in one archive, held in memory while it is sent.
     pub archive_name_bytes_max: u64,
+    /// Of HTTP/2.
+    pub http2: Http2Limits,
     /// Files up to this size are sent together with their head, from one read.
     pub inline_bytes_max: u64,
 }
@@ -90,7 +92,36 @@ impl Default for Limits {
             archive_entries_max: 2_000_000,
             archive_depth_max: 4096,
             archive_name_bytes_max: 256 * MIB,
+            http2: Http2Limits::default(),
             inline_bytes_max: 64 * KIB,
+        }
+    }
+}
+
+/// Limits of one HTTP/2 connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Limits {
+    /// Clients that know HTTP/2 may speak it without TLS.
+    pub enabled: bool,
+    /// Requests at once.
+    pub streams_max: usize,
+    /// Bytes of one request body that may be on their way before they are wanted.
+    pub stream_window_bytes: u32,
+    /// The same for all request bodies of a connection.
+    pub connection_window_bytes: u32,
+    /// Bytes of answers that are read and not yet in the socket. 512 KiB: two buffers, so that
+    /// one is read while the other leaves.
+    pub send_bytes_max: usize,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            streams_max: 128,
+            stream_window_bytes: MIB as u32,
+            connection_window_bytes: 4 * MIB as u32,
+            send_bytes_max: 512 * KIB as usize,
         }
     }
 }

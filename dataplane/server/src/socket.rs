@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use monoio::net::TcpStream;
@@ -16,9 +17,9 @@ use rustix::net::RecvFlags;
 
 use crate::rt;
 
-/// One connection.
-#[derive(Debug)]
-pub struct Socket(TcpStream);
+/// One connection. Clones are handles of the same one; it closes with the last.
+#[derive(Clone, Debug)]
+pub struct Socket(Rc<TcpStream>);
 
 impl Socket {
     /// Takes over an accepted connection.
@@ -27,12 +28,12 @@ impl Socket {
     /// The socket is broken already.
     pub fn new(stream: std::net::TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self(TcpStream::from_std(stream)?))
+        Ok(Self(Rc::new(TcpStream::from_std(stream)?)))
     }
 
     /// The descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        socket::borrow(&self.0)
+        socket::borrow(&*self.0)
     }
 
     /// Who is at the other end; for logs.
@@ -56,6 +57,17 @@ impl Socket {
             Ok(Err(_)) => Err(PeerError::Gone),
             Err(rt::Elapsed) => Err(PeerError::Stalled),
         }
+    }
+
+    /// Waits until there is something to receive, for ever.
+    pub async fn readable_ever(self) {
+        // An error shows again at the call that was waited for.
+        let _ = self.0.readable(false).await;
+    }
+
+    /// Waits until something can be sent, for ever.
+    pub async fn writable_ever(self) {
+        let _ = self.0.writable(false).await;
     }
 
     /// As [`Socket::readable`], but looks first: nothing is registered when bytes are there.

@@ -1,7 +1,9 @@
 //! A connection as the HTTP loop sees it: plain or TLS, it does not know which.
 
+use std::io;
 use std::time::Duration;
 
+use proxy_ring::socket as calls;
 use proxy_transfer::PeerError;
 
 use crate::socket::Socket;
@@ -22,6 +24,44 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(tls) => tls.socket(),
+        }
+    }
+
+    /// Both sides agreed on HTTP/2 in the handshake.
+    pub fn is_http2(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.is_http2())
+    }
+
+    /// Receives what can be had without waiting. Zero is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there.
+    pub fn try_recv(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => calls::recv(socket.fd(), room),
+            Self::Tls(tls) => tls.try_recv(room),
+        }
+    }
+
+    /// Takes what can be sent without waiting, and perhaps a bounded piece more.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing was taken.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => calls::send(socket.fd(), bytes, false),
+            Self::Tls(tls) => tls.try_send(bytes),
+        }
+    }
+
+    /// Sends what [`Stream::try_send`] took and could not send.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket does not take all of it.
+    pub fn try_flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(tls) => tls.try_flush(),
         }
     }
 

@@ -226,12 +226,22 @@ fn start(stream: TcpStream, thread: &Rc<Thread>) {
             None => Stream::Plain(socket),
             Some(config) => {
                 let limit = thread.snapshot().limits.head_timeout;
-                match TlsStream::accept(socket, Arc::clone(config), limit).await {
-                    Ok(tls) => Stream::Tls(Box::new(tls)),
-                    Err(error) => {
+                let shaking = TlsStream::accept(socket, Arc::clone(config), limit);
+                match rt::within(limit, shaking).await {
+                    Ok(Ok(tls)) => {
+                        thread.setup.metrics.tls_handshakes.add(1);
+                        thread
+                            .setup
+                            .metrics
+                            .tls_resumed
+                            .add(u64::from(tls.is_resumed()));
+                        Stream::Tls(Box::new(tls))
+                    }
+                    Ok(Err(error)) => {
                         tracing::debug!(?error, "no TLS handshake");
                         return;
                     }
+                    Err(rt::Elapsed) => return,
                 }
             }
         };

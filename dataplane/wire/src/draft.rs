@@ -9,6 +9,7 @@
 use serde_json::{Value, json};
 
 use crate::head::Headers;
+use crate::response::ResponseHead;
 
 /// Header by which a client says that it speaks a draft, in lower case for reading.
 pub const INTEROP_LOWER: &str = "upload-draft-interop-version";
@@ -69,15 +70,12 @@ pub fn limit(max_size: u64, max_age_s: Option<u64>) -> String {
 }
 
 /// The interim answer to a creation: where the upload can be resumed.
-pub fn interim(location: &str, limit: &str) -> Vec<u8> {
+pub fn interim(location: &str, limit: &str) -> ResponseHead {
     let clean = |text: &str| -> String { text.chars().filter(|c| !c.is_control()).collect() };
-    format!(
-        "HTTP/1.1 104 Upload Resumption Supported\r\nLocation: {}\r\n{UPLOAD_LIMIT}: {}\r\n\
-         {INTEROP}: {INTEROP_VERSION}\r\n\r\n",
-        clean(location),
-        clean(limit)
-    )
-    .into_bytes()
+    ResponseHead::new(104)
+        .with("Location", clean(location))
+        .with(UPLOAD_LIMIT, clean(limit))
+        .with(INTEROP, INTEROP_VERSION)
 }
 
 /// The body of a 409: the client continues at the wrong place.

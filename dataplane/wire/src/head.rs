@@ -15,12 +15,14 @@
 //!
 //! Source: RFC 9110 §4-7, §10; RFC 9112 §2-6, §9, §11.
 
+mod fields;
 mod framing;
 mod headers;
 mod scan;
 mod target;
 
 pub use crate::limits::HeadLimits;
+pub use fields::{Pseudo, from_fields, is_of_a_connection};
 pub use framing::Framing;
 pub use headers::{Headers, Single};
 
@@ -114,13 +116,15 @@ impl Method {
     }
 }
 
-/// A protocol version of the 1.x line.
+/// A protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// HTTP/1.0
     Http10,
     /// HTTP/1.1
     Http11,
+    /// HTTP/2: what is said about connections and framing in text is not said there.
+    Http2,
 }
 
 /// Why a head was refused. After any of these the connection must be closed: where the next
@@ -170,6 +174,8 @@ pub enum HeadError {
     EncodingNotChunked,
     /// A transfer coding before `chunked`.
     EncodingUnsupported,
+    /// A field about the connection where the protocol has none: HTTP/2.
+    OfAConnection,
 }
 
 impl HeadError {
@@ -194,7 +200,8 @@ impl HeadError {
             | Self::LengthRepeated
             | Self::LengthWithEncoding
             | Self::EncodingInOldVersion
-            | Self::EncodingNotChunked => 400,
+            | Self::EncodingNotChunked
+            | Self::OfAConnection => 400,
         }
     }
 
@@ -222,6 +229,7 @@ impl HeadError {
             Self::EncodingInOldVersion => "transfer-encoding in HTTP/1.0",
             Self::EncodingNotChunked => "transfer-encoding does not end in chunked",
             Self::EncodingUnsupported => "unsupported transfer coding",
+            Self::OfAConnection => "connection-specific header",
         }
     }
 }

@@ -116,7 +116,7 @@ impl ResponseHead {
         match (keep_alive, asked_in) {
             (false, _) => self.with("Connection", "close"),
             (true, Version::Http10) => self.with("Connection", "keep-alive"),
-            (true, Version::Http11) => self,
+            (true, Version::Http11 | Version::Http2) => self,
         }
     }
 
@@ -233,6 +233,7 @@ pub const fn has_body(method: &Method, status: u16) -> bool {
 /// The standard reason phrase; empty for a status that has none here.
 pub const fn reason(status: u16) -> &'static str {
     match status {
+        104 => "Upload Resumption Supported",
         200 => "OK",
         201 => "Created",
         204 => "No Content",

@@ -167,7 +167,8 @@ fn words_of_the_draft() {
         b"application/offset+octet-stream"
     ));
     assert_eq!(draft::limit(10, Some(5)), "max-size=10, max-age=5");
-    let interim = draft::interim("/upload?a\r\nX: y", "max-size=1");
+    let mut interim = Vec::new();
+    draft::interim("/upload?a\r\nX: y", "max-size=1").write_to(&mut interim);
     let interim = String::from_utf8(interim).unwrap();
     assert!(interim.starts_with("HTTP/1.1 104 Upload Resumption Supported\r\n"));
     assert!(

@@ -15,9 +15,9 @@ pub const IO_BOUND: Duration = Duration::from_secs(60);
 /// A request before it is sent. `Host` is added unless one is given.
 #[derive(Clone, Debug)]
 pub struct Request {
-    method: String,
-    target: String,
-    headers: Vec<(String, String)>,
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(String, String)>,
     body: Body,
 }
 
@@ -101,6 +101,15 @@ impl Request {
             }
         }
         out
+    }
+
+    /// The body without its framing, and whether its length is announced. `None` without a body.
+    pub(crate) fn content(&self) -> Option<(Vec<u8>, bool)> {
+        match &self.body {
+            Body::None => None,
+            Body::Length(bytes) => Some((bytes.clone(), true)),
+            Body::Chunked(parts) => Some((parts.concat(), false)),
+        }
     }
 
     /// Sends it on a connection of its own.

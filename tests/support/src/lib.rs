@@ -13,6 +13,7 @@
 pub mod data;
 pub mod folder;
 pub mod http;
+pub mod http2;
 pub mod problem;
 pub mod server;
 pub mod table;

@@ -57,6 +57,12 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("1024"),
     Key::used(
+        "server.http2",
+        Bool,
+        "Whether clients that know HTTP/2 may speak it, with TLS and without.",
+    )
+    .default("true"),
+    Key::used(
         "server.drain-timeout",
         Duration(0, DAY_S),
         "How long running transfers and requests may go on after SIGTERM or SIGINT. A second \
@@ -153,6 +159,26 @@ pub(super) const KEYS: &[Key] = &[
          for again within seconds; at most half of the descriptor limit. 0 remembers none.",
     )
     .default("32768"),
+    Key::used(
+        "server.limits.http2-streams-max",
+        Int(1, 10_000),
+        "Most requests at once on one HTTP/2 connection.",
+    )
+    .default("128"),
+    Key::used(
+        "server.limits.http2-stream-window-bytes",
+        Size(64 * KIB, GIB),
+        "Bytes of one HTTP/2 request body that may be on their way before they are wanted. \
+         An upload is no faster than this per round trip.",
+    )
+    .default("\"1m\""),
+    Key::used(
+        "server.limits.http2-connection-window-bytes",
+        Size(64 * KIB, GIB),
+        "The same for all request bodies of one HTTP/2 connection together. Bounds what a \
+         connection can make the server hold.",
+    )
+    .default("\"4m\""),
     Key::used(
         "server.limits.json-bytes-max",
         Size(KIB, GIB),

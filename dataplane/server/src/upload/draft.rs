@@ -39,7 +39,7 @@ pub(super) async fn create(
     check_length(request, None)?;
     request.begin().await?;
     let location = request.location(None);
-    if head.version == Version::Http11 {
+    if head.version != Version::Http10 {
         let interim = draft::interim(&location, &limit(request));
         // A client that does not take it is gone: the body will say so.
         let _ = body.inform(&interim).await;

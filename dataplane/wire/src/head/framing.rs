@@ -101,7 +101,7 @@ pub(super) fn keep_alive(headers: &Headers, version: Version) -> bool {
         list_members(headers, "connection").any(|member| member.eq_ignore_ascii_case(option))
     };
     match version {
-        Version::Http11 => !says(b"close"),
+        Version::Http11 | Version::Http2 => !says(b"close"),
         Version::Http10 => says(b"keep-alive") && !says(b"close"),
     }
 }
@@ -110,7 +110,7 @@ pub(super) fn keep_alive(headers: &Headers, version: Version) -> bool {
 pub(super) fn check_host(headers: &Headers, version: Version) -> Result<(), HeadError> {
     match (headers.single("host"), version) {
         (Single::Absent, Version::Http10) => Ok(()),
-        (Single::Absent, Version::Http11) => Err(HeadError::HostMissing),
+        (Single::Absent, Version::Http11 | Version::Http2) => Err(HeadError::HostMissing),
         (Single::Repeated, _) => Err(HeadError::HostRepeated),
         (Single::One(host), _) if is_host(host) => Ok(()),
         (Single::One(_), _) => Err(HeadError::HostInvalid),
