@@ -162,6 +162,54 @@ fn uploads_are_whole_whatever_their_framing() {
 }
 
 #[test]
+fn parts_creation_and_termination_are_there_too() {
+    let server = Server::start(PROGRAM);
+    let folder = Folder::empty(&server);
+    let client = Client::open(server.client());
+    let (size, pattern) = (3 * MIB, Pattern(12));
+    // Parts, side by side and in any order.
+    let upload = Upload::begin(&server, &folder, "parts", size);
+    std::thread::scope(|scope| {
+        for at in [2 * MIB, 0, MIB] {
+            let (client, upload) = (&client, &upload);
+            scope.spawn(move || {
+                let part = upload.part_request(at, &pattern.bytes(at, MIB));
+                let _ = client.ask(&part).expect("an answer").expect(204);
+            });
+        }
+    });
+    let have = std::fs::read(folder.at("parts")).expect("published");
+    assert_eq!(
+        (have.len() as u64, pattern.mismatch(0, &have)),
+        (size, None)
+    );
+    // tus: creation with the first bytes, then termination.
+    let upload = Upload::begin(&server, &folder, "made", 100);
+    let tus = |method| Request::new(method, &upload.target()).header("Tus-Resumable", "1.0.0");
+    let create = tus("POST")
+        .header("Upload-Length", "100")
+        .header("Content-Type", "application/offset+octet-stream")
+        .body(&pattern.bytes(0, 40));
+    let answer = client.ask(&create).expect("an answer").expect(201);
+    assert_eq!((offset(&answer), upload.offset()), (40, 40));
+    let answer = client.ask(&tus("DELETE")).expect("an answer");
+    let _ = answer.expect(204);
+    let _ = upload.head().expect(404);
+    // Resumable Uploads: the interim answer comes as one, and the final one after it.
+    let upload = Upload::begin(&server, &folder, "draft", 50);
+    let create = Request::new("POST", &upload.target())
+        .header("Upload-Draft-Interop-Version", "8")
+        .header("Upload-Complete", "?1")
+        .body(&pattern.bytes(0, 50));
+    let answer = client.ask(&create).expect("an answer").expect(201);
+    assert!(answer.header("Location").is_some(), "{answer}");
+    let have = std::fs::read(folder.at("draft")).expect("published");
+    assert_eq!((have.len(), pattern.mismatch(0, &have)), (50, None));
+    drop(client);
+    server.finish();
+}
+
+#[test]
 fn a_connection_carries_many_transfers_at_once() {
     let server = Server::start(PROGRAM);
     let folder = Folder::empty(&server);
