@@ -26,7 +26,7 @@
 //! Laws
 //! - [`Entry::member_len`] is what [`Entry::header`], the data and [`Entry::padding`] make.
 //! - A name never leads out of the directory it is unpacked in. Unlike in zip, bytes that are no
-//!   UTF-8 stay as they are, and the member says so (`hdrcharset=BINARY`).
+//!   UTF-8 stay as they are; a pax header that holds them says so (`hdrcharset=BINARY`).
 //! - Permission bits are kept; set-user-id and its kin, owners and groups are not: an archive
 //!   grants nothing.
 //!
@@ -153,10 +153,12 @@ impl<'a> Entry<'a> {
     fn pax(&self) -> Vec<u8> {
         let name = self.stored_name();
         let mut records = Vec::new();
-        if std::str::from_utf8(&name).is_err() {
+        let (is_text, fits) = (std::str::from_utf8(&name).is_ok(), split(&name).is_some());
+        if !fits && !is_text {
             record("hdrcharset", b"BINARY", &mut records);
         }
-        if !name.is_ascii() || split(&name).is_none() {
+        // Plain fields take any byte but promise no encoding: enough for what has none.
+        if !fits || (is_text && !name.is_ascii()) {
             record("path", &name, &mut records);
         }
         if OCTAL_11_MAX < self.data_len() {
