@@ -110,7 +110,7 @@ pub(super) async fn answer(
     let chunked = asked.head.version == Version::Http11;
     if chunked {
         reply.head.push("Transfer-Encoding", "chunked");
-    } else {
+    } else if asked.head.version == Version::Http10 {
         // Its end is the end of the body.
         reply.close = true;
     }
