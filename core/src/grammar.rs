@@ -265,6 +265,13 @@ pub fn parse_query(query: &str) -> Vec<(String, String)> {
 }
 
 fn decode(text: &str) -> String {
+    // Tokens have neither.
+    let has_code = text
+        .bytes()
+        .fold(false, |any, byte| any | matches!(byte, b'+' | b'%'));
+    if !has_code {
+        return text.to_owned();
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

@@ -319,3 +319,64 @@ fn secrets_compare_but_never_print() {
         "cannot decode the given value as JWT: Signature verification failed"
     );
 }
+
+/// A payload as text, so that it may hold a claim twice.
+fn signed(payload: &str) -> String {
+    use hmac::{KeyInit, Mac};
+    let mut token = format!(
+        "{}.{}",
+        encode(br#"{"alg":"HS256","typ":"JWT"}"#),
+        encode(payload.as_bytes())
+    );
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(b"secret").unwrap();
+    mac.update(token.as_bytes());
+    token.push('.');
+    token.push_str(&encode(&mac.finalize().into_bytes()));
+    token
+}
+
+fn encode(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[test]
+fn the_usual_claims_read_at_once_mean_what_the_full_checks_say() {
+    let usual = r#""op":"download","volume":"v","vfid":"V","relpath":"a/b","exp":E"#
+        .replace('V', &vfid().to_string())
+        .replace('E', &EXP.to_string());
+    let changes = [
+        ("", ""),
+        (r#""a/b""#, r#""\ud55c/\"b\"""#),
+        (r#""a/b""#, r#""""#),
+        (r#""a/b""#, r#""/etc/passwd""#),
+        (r#""a/b""#, r#""../a""#),
+        (r#""a/b""#, "1"),
+        (r#""a/b""#, "null"),
+        (r#""download""#, r#""upload""#),
+        (r#""volume":"v""#, r#""volume":"""#),
+        (r#""volume":"v","#, ""),
+        (r#""op":"download","#, r#""op":"download","op":"upload","#),
+        (&format!(":{EXP}"), ":1"),
+        (&format!(":{EXP}"), ":1e30"),
+        (&format!(":{EXP}"), ":-1"),
+        (&format!(":{EXP}"), r#":"4000000000""#),
+        (&format!(r#","exp":{EXP}"#), ""),
+        ("user:", "nobody:"),
+        ("{", r#"{"nbf":4000000000,"#),
+        ("{", r#"{"aud":"me","#),
+        ("{", r#"{"archive":1,"#),
+        ("{", r#"{"unmanaged_path":"/srv","#),
+    ];
+    for (from, to) in changes {
+        let payload = format!("{{{usual}}}").replacen(from, to, 1);
+        assert!(
+            from.is_empty() || payload != format!("{{{usual}}}"),
+            "{from} is not there"
+        );
+        // One more claim that means nothing sends the same payload through the full checks.
+        let fully = payload.replacen('{', r#"{"x":1,"#, 1);
+        let verify = |payload: &str| DownloadClaims::verify(&secret(), &signed(payload), NOW);
+        assert_eq!(verify(&payload), verify(&fully), "{payload}");
+    }
+}
