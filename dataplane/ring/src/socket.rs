@@ -91,6 +91,13 @@ pub fn send_vectored(socket: BorrowedFd<'_>, slices: &[io::IoSlice<'_>]) -> io::
     }
 }
 
+/// Tells the kernel that the file is read from front to back: it reads twice as far ahead, in large
+/// folios. Advice only, nothing is read or waited for (posix_fadvise(2)).
+pub fn advise_sequential(file: impl std::os::fd::AsFd) {
+    // A file that takes no advice is read as ever.
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Sequential);
+}
+
 /// Reads cached bytes at `at` into `room` without waiting for a disk.
 ///
 /// # Errors

@@ -93,15 +93,19 @@ enum NoHead {
 
 /// Serves one connection to its end, in the protocol that its client speaks.
 pub(crate) async fn serve(stream: Stream, thread: &Rc<Thread>) {
+    // Boxed: room for it would be in every idle connection's task.
     if stream.is_http2() {
-        return http2::serve(stream, Vec::new(), thread).await;
+        return Box::pin(http2::serve(stream, Vec::new(), thread)).await;
     }
     let mut connection = Connection::new(stream);
     // Whoever speaks TLS says in the handshake what follows: RFC 9113 §3.3.
     if matches!(connection.stream, Stream::Plain(_)) && thread.snapshot().limits.http2.enabled {
         match knows_http2(&mut connection, thread).await {
             Ok(false) => {}
-            Ok(true) => return http2::serve(connection.stream, connection.buf, thread).await,
+            Ok(true) => {
+                let Connection { stream, buf, .. } = connection;
+                return Box::pin(http2::serve(stream, buf, thread)).await;
+            }
             Err(_) => return connection.stream.end(LINGER).await,
         }
     }

@@ -9,7 +9,6 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_core::units::{ByteLen, KIB, MIB, Offset};
@@ -31,12 +30,6 @@ const TURN_BYTES: u64 = MIB;
 const TURN_BYTES_IN_CROWD: u64 = 512 * KIB;
 /// As many senders are a crowd.
 const CROWD: usize = 4;
-/// Bytes that are asked for ahead of a cold span; more are asked for when half of them are used
-/// up, so that the disk is never without work.
-const READ_AHEAD_BYTES: u64 = 8 * MIB;
-/// Bytes of the first request of a cold span: it is waited for until the disk has it, so that the
-/// splice after it finds large reads under way and begins no small ones.
-const READ_AHEAD_FIRST_BYTES: u64 = 2 * MIB;
 /// Spans below this are read and sent: a splice pays from about here on.
 const SPLICE_BYTES_MIN: u64 = 64 * KIB;
 
@@ -86,10 +79,7 @@ impl<'c> StreamSink<'c> {
         more: bool,
     ) -> Result<(Offset, ByteLen), SinkError> {
         let (mut at, mut left) = (at.get(), len.get());
-        let mut ahead = Ahead {
-            asked: at,
-            end: at.saturating_add(left),
-        };
+        let mut is_advised = false;
         while left > 0 {
             let Ok(mut pipe) = self.thread.pipes.take() else {
                 break;
@@ -98,7 +88,7 @@ impl<'c> StreamSink<'c> {
             let want = pipe
                 .capacity()
                 .min(usize::try_from(most).unwrap_or(usize::MAX));
-            match self.fill(&mut pipe, file, at, want, &mut ahead).await {
+            match self.fill(&mut pipe, file, at, want, &mut is_advised).await {
                 Ok(0) => return Err(SinkError::Truncated),
                 Ok(_) => {}
                 // This file system can not splice.
@@ -124,51 +114,19 @@ impl<'c> StreamSink<'c> {
         file: &FileRef,
         at: u64,
         want: usize,
-        ahead: &mut Ahead,
+        is_advised: &mut bool,
     ) -> io::Result<usize> {
         let last = at + want as u64 - 1;
-        let is_cached = socket::is_cached(file, at) && socket::is_cached(file, last);
-        let ring = &self.thread.files.ring;
-        if !is_cached && ahead.asked <= at {
-            ahead.asked = at;
-            let len = ahead.take(READ_AHEAD_FIRST_BYTES);
-            // Advice only: an error shows again at the splice.
-            let _ = ring.read_ahead(file, at, len).await;
-        }
-        if ahead.runs_short(at) {
-            let from = ahead.asked;
-            let len = ahead.take(READ_AHEAD_BYTES);
-            let (ring, file) = (ring.clone(), Arc::clone(file));
-            rt::spawn(async move { drop(ring.read_ahead(&file, from, len).await) });
-        }
-        if is_cached {
+        if socket::is_cached(file, at) && socket::is_cached(file, last) {
             return pipe.splice_in_now(file, at, want);
         }
+        if !std::mem::replace(is_advised, true) {
+            socket::advise_sequential(file);
+        }
+        let ring = &self.thread.files.ring;
         let count = ring.splice_in(file, at, pipe.writer(), want).await?;
         pipe.filled(count);
         Ok(count)
-    }
-}
-
-/// How far the disk was asked to read a span ahead.
-struct Ahead {
-    /// Where the next request begins. A warm span never gets here: then it stays behind.
-    asked: u64,
-    /// Where the span ends. `asked <= end`
-    end: u64,
-}
-
-impl Ahead {
-    /// Whether more should be asked for, when `at` is sent next.
-    fn runs_short(&self, at: u64) -> bool {
-        at < self.asked && self.asked < self.end && self.asked - at <= READ_AHEAD_BYTES / 2
-    }
-
-    /// The length of the next request.
-    fn take(&mut self, most: u64) -> u64 {
-        let len = most.min(self.end - self.asked);
-        self.asked += len;
-        len
     }
 }
 

@@ -226,7 +226,7 @@ fn start(stream: TcpStream, thread: &Rc<Thread>) {
             None => Stream::Plain(socket),
             Some(config) => {
                 let limit = thread.snapshot().limits.head_timeout;
-                let shaking = TlsStream::accept(socket, Arc::clone(config), limit);
+                let shaking = Box::pin(TlsStream::accept(socket, Arc::clone(config), limit));
                 match rt::within(limit, shaking).await {
                     Ok(Ok(tls)) => {
                         thread.setup.metrics.tls_handshakes.add(1);
