@@ -1,46 +1,11 @@
 // tus-js-client under Node, as the Web UI uses it: uploadUrl and endpoint are the same URL,
-// HEAD first, PATCH in chunks, aborted and resumed. The package is loaded from the directory
-// that STORAGE_NODE names, so that nothing is installed beside this file.
+// HEAD first, PATCH in chunks, aborted and resumed.
 
-import { createRequire } from 'node:module'
 import { Buffer } from 'node:buffer'
-import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import http from 'node:http'
 import path from 'node:path'
-
-const env = process.env
-const tus = createRequire(path.join(env.STORAGE_NODE, 'package.json'))('tus-js-client')
-const MIB = 1 << 20
-let passed = 0
-
-function check(name, good, why = '') {
-  if (!good) {
-    console.error(`FAILED: ${name} ${why}`)
-    process.exit(1)
-  }
-  passed += 1
-  console.log(`ok: ${name}`)
-}
-
-function content(seed, size) {
-  const block = createHash('sha512').update(String(seed)).digest()
-  const data = Buffer.alloc(size)
-  for (let at = 0; at < size; at += block.length) {
-    block.copy(data, at)
-    if (at + 4 <= size) data.writeUInt32LE(at >>> 0, at)
-  }
-  return data
-}
-
-async function target(relpath, size) {
-  const answer = await fetch(`${env.STORAGE_MANAGER}/folder/file/upload`, {
-    method: 'POST',
-    headers: { 'X-BackendAI-Storage-Auth-Token': env.STORAGE_SECRET },
-    body: JSON.stringify({ volume: env.STORAGE_VOLUME, vfid: env.STORAGE_VFID, relpath, size }),
-  })
-  return `${env.STORAGE_CLIENT}/upload?token=${(await answer.json()).token}`
-}
+import { MIB, check, content, env, passed, target, tus } from './tus_js.mjs'
 
 function upload(data, url, options = {}) {
   const requests = []

@@ -1,45 +1,10 @@
 // tus-js-client under Node with what the original does not have: creation by POST, four parallel
-// partial uploads that become one file, checksums, termination. The package is loaded from the
-// directory that STORAGE_NODE names, so that nothing is installed beside this file.
+// partial uploads that become one file, checksums, termination.
 
-import { createRequire } from 'node:module'
-import { Buffer } from 'node:buffer'
 import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
-
-const env = process.env
-const tus = createRequire(path.join(env.STORAGE_NODE, 'package.json'))('tus-js-client')
-const MIB = 1 << 20
-let passed = 0
-
-function check(name, good, why = '') {
-  if (!good) {
-    console.error(`FAILED: ${name} ${why}`)
-    process.exit(1)
-  }
-  passed += 1
-  console.log(`ok: ${name}`)
-}
-
-function content(seed, size) {
-  const block = createHash('sha512').update(String(seed)).digest()
-  const data = Buffer.alloc(size)
-  for (let at = 0; at < size; at += block.length) {
-    block.copy(data, at)
-    if (at + 4 <= size) data.writeUInt32LE(at >>> 0, at)
-  }
-  return data
-}
-
-async function endpoint(relpath, size) {
-  const answer = await fetch(`${env.STORAGE_MANAGER}/folder/file/upload`, {
-    method: 'POST',
-    headers: { 'X-BackendAI-Storage-Auth-Token': env.STORAGE_SECRET },
-    body: JSON.stringify({ volume: env.STORAGE_VOLUME, vfid: env.STORAGE_VFID, relpath, size }),
-  })
-  return `${env.STORAGE_CLIENT}/upload?token=${(await answer.json()).token}`
-}
+import { MIB, check, content, env, passed, target, tus } from './tus_js.mjs'
 
 function upload(data, url, options = {}) {
   const requests = []
@@ -73,7 +38,7 @@ const count = (requests, method) => requests.filter((known) => known === method)
 
 for (const size of [4, 1000, 16 * MIB, 16 * MIB + 3]) {
   const data = content(size, size)
-  const { done, requests } = upload(data, await endpoint(`parallel-${size}`, size), {
+  const { done, requests } = upload(data, await target(`parallel-${size}`, size), {
     parallelUploads: 4,
     chunkSize: 3 * MIB,
   })
@@ -91,14 +56,14 @@ for (const size of [4, 1000, 16 * MIB, 16 * MIB + 3]) {
     { start: 800, end: 1000 },
   ]
   const options = { parallelUploads: 3, parallelUploadBoundaries: parts }
-  await upload(data, await endpoint('bounds', 1000), options).done
+  await upload(data, await target('bounds', 1000), options).done
   arrived('pieces of other lengths', 'bounds', data)
 }
 
 {
   // One at a time, created by POST, then in chunks.
   const data = content('created', 5 * MIB)
-  const { done, requests } = upload(data, await endpoint('created', data.length), {
+  const { done, requests } = upload(data, await target('created', data.length), {
     chunkSize: 2 * MIB,
   })
   await done
@@ -109,7 +74,7 @@ for (const size of [4, 1000, 16 * MIB, 16 * MIB + 3]) {
 {
   // The first bytes with the POST.
   const data = content('with', 5 * MIB)
-  const { done, requests } = upload(data, await endpoint('with', data.length), {
+  const { done, requests } = upload(data, await target('with', data.length), {
     chunkSize: 2 * MIB,
     uploadDataDuringCreation: true,
   })
@@ -121,7 +86,7 @@ for (const size of [4, 1000, 16 * MIB, 16 * MIB + 3]) {
 {
   // A length that is told with the last chunk.
   const data = content('deferred', 5 * MIB)
-  await upload(data, await endpoint('deferred', data.length), {
+  await upload(data, await target('deferred', data.length), {
     chunkSize: 2 * MIB,
     uploadLengthDeferred: true,
   }).done
@@ -134,7 +99,7 @@ for (const size of [4, 1000, 16 * MIB, 16 * MIB + 3]) {
   const chunkSize = 2 * MIB
   let lies = 1
   const statuses = []
-  await upload(data, await endpoint('sums', data.length), {
+  await upload(data, await target('sums', data.length), {
     chunkSize,
     onBeforeRequest: (request) => {
       if (request.getMethod() !== 'PATCH') return
@@ -154,7 +119,7 @@ for (const size of [4, 1000, 16 * MIB, 16 * MIB + 3]) {
 {
   // Ended on purpose: nothing is left.
   const data = content('ended', 16 * MIB)
-  const url = await endpoint('ended', data.length)
+  const url = await target('ended', data.length)
   const { handle, done } = upload(data, url, {
     chunkSize: MIB,
     onProgress: (sent) => {
