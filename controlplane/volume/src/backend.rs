@@ -17,12 +17,13 @@ use proxy_anchor::staging::Staged;
 use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 
-use crate::capability::Kind;
+use crate::capability::{Capability, Kind};
 use crate::control::Control;
 use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::folder::Job;
 use crate::listing::Entry;
+use crate::snapshot::{Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
 use crate::tree::Tree;
@@ -182,11 +183,26 @@ pub struct Swept {
     pub hidden: u64,
 }
 
+/// Where a snapshot is brought back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restore {
+    /// The vfolder gets the state that it had; what it has now is gone.
+    InPlace,
+    /// A new vfolder gets the state; the vfolder of the snapshot stays as it is.
+    Into(VFolderId),
+}
+
 /// What a volume of one kind does. All paths are relative to the vfolder.
 #[async_trait]
 pub trait Backend: Send + Sync {
     /// Which kind it is; its name and its capabilities follow.
     fn kind(&self) -> Kind;
+
+    /// What this volume can do, in the order of the wire. Differs from what its kind can do only
+    /// where that depends on the file system under it; cheap, does not wait.
+    fn capabilities(&self) -> Vec<Capability> {
+        self.kind().capabilities().to_vec()
+    }
 
     /// The mounted directory that the default operations work on.
     ///
@@ -424,6 +440,60 @@ pub trait Backend: Send + Sync {
     /// Only those of the system.
     async fn layout_version(&self) -> Result<u32, VolumeError> {
         self.tree().await?.layout_version().await
+    }
+
+    /// The snapshots of a vfolder that were made through this interface, oldest first.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unsupported`], [`VolumeError::VFolderNotFound`].
+    async fn snapshots(&self, _vfid: VFolderId) -> Result<Vec<Snapshot>, VolumeError> {
+        Err(VolumeError::Unsupported)
+    }
+
+    /// Keeps the present state of a vfolder under a name, durably. The same name again is an
+    /// error, so that a repetition after a lost answer is told.
+    ///
+    /// # Errors
+    /// [`VolumeError::SnapshotExists`], [`VolumeError::Unsupported`],
+    /// [`VolumeError::VFolderNotFound`].
+    async fn create_snapshot(
+        &self,
+        _vfid: VFolderId,
+        _name: SnapshotName,
+        _expires: Option<Stamp>,
+        _control: Arc<Control>,
+    ) -> Result<Snapshot, VolumeError> {
+        Err(VolumeError::Unsupported)
+    }
+
+    /// Removes a snapshot. A missing one is no error.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unsupported`], and those of the storage system.
+    async fn delete_snapshot(
+        &self,
+        _vfid: VFolderId,
+        _name: SnapshotName,
+        _control: Arc<Control>,
+    ) -> Result<(), VolumeError> {
+        Err(VolumeError::Unsupported)
+    }
+
+    /// Brings a snapshot back. Interrupted anywhere, it can be run again with the same `task`;
+    /// until it is complete the vfolder keeps the state that it had.
+    ///
+    /// # Errors
+    /// [`VolumeError::SnapshotNotFound`], [`VolumeError::FolderExists`] for a new vfolder that is
+    /// there, [`VolumeError::Unsupported`], and those of [`Self::clone_folder`].
+    async fn restore_snapshot(
+        &self,
+        _vfid: VFolderId,
+        _name: SnapshotName,
+        _to: Restore,
+        _task: TaskId,
+        _control: Arc<Control>,
+    ) -> Result<Cloned, VolumeError> {
+        Err(VolumeError::Unsupported)
     }
 
     /// Removes what interrupted uploads, clones and deletions left, if older than `age`.

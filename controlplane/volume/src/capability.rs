@@ -2,9 +2,10 @@
 //!
 //! Laws
 //! - The order of the table is the order on the wire.
-//! - Capabilities are a property of the backend's kind: a volume that is down keeps them.
+//! - Capabilities are a property of the backend's kind: a volume that is down keeps them. One is
+//!   not: whether a mounted directory has cheap snapshots depends on its file system.
 //!
-//! Source: the capability strings that the Manager knows.
+//! Source: the capability strings that the Manager knows; `snapshot` is ours.
 
 /// One ability that the Manager asks for by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Capability {
     FastScan,
     /// Used bytes of a folder are cheap.
     FastSize,
+    /// States of a folder can be kept and brought back.
+    Snapshot,
 }
 
 impl Capability {
@@ -32,6 +35,7 @@ impl Capability {
         Self::FastFsSize,
         Self::FastScan,
         Self::FastSize,
+        Self::Snapshot,
     ];
 
     /// The string that the Manager knows.
@@ -43,42 +47,138 @@ impl Capability {
             Self::FastFsSize => "fast-fs-size",
             Self::FastScan => "fast-scan",
             Self::FastSize => "fast-size",
+            Self::Snapshot => "snapshot",
         }
     }
 }
 
-/// The backends of this build.
+/// What one kind of backend is called and can do.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    kind: Kind,
+    /// The `backend` strings of the configuration; the first is the one that is reported.
+    names: &'static [&'static str],
+    capabilities: &'static [Capability],
+}
+
+/// The backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Any mounted directory.
     Vfs,
+    /// XFS or ext4 with project quotas.
+    Xfs,
+    /// CephFS: quotas, usage and snapshots by virtual attributes.
+    CephFs,
+    /// NetApp ONTAP: a scope is a qtree.
+    NetApp,
+    /// Pure Storage FlashBlade.
+    PureStorage,
+    /// Dell EMC PowerScale (Isilon): a scope is a directory with a quota.
+    OneFs,
+    /// IBM Storage Scale: a scope is a fileset.
+    Gpfs,
+    /// Weka: a scope is a directory with a quota.
+    Weka,
+    /// VAST: a scope is a directory with a quota.
+    Vast,
+    /// DDN EXAScaler (Lustre): project quotas by `lfs`.
+    Exascaler,
+    /// Hammerspace: a scope is a share.
+    Hammerspace,
+    /// Hammerspace mounted as a plain directory.
+    HammerspaceBase,
     /// Nothing at all: folders whose data somebody else manages.
     Noop,
 }
 
+use Capability::{FastFsSize, FastScan, FastSize, Metric, Quota, Snapshot, VFolder};
+
+const TABLE: &[Row] = &[
+    row(Kind::Vfs, &["vfs"], &[VFolder]),
+    row(Kind::Xfs, &["xfs"], &[VFolder, Quota]),
+    row(
+        Kind::CephFs,
+        &["cephfs"],
+        &[VFolder, Quota, FastSize, Snapshot],
+    ),
+    row(
+        Kind::NetApp,
+        &["netapp"],
+        &[VFolder, Metric, Quota, FastFsSize, FastSize, Snapshot],
+    ),
+    row(
+        Kind::PureStorage,
+        &["purestorage"],
+        &[VFolder, Metric, FastFsSize, FastScan, Snapshot],
+    ),
+    row(
+        Kind::OneFs,
+        &["dellemc-onefs"],
+        &[VFolder, Metric, Quota, FastFsSize, Snapshot],
+    ),
+    row(
+        Kind::Gpfs,
+        &["gpfs", "spectrumscale"],
+        &[VFolder, Metric, Quota, FastFsSize, Snapshot],
+    ),
+    row(
+        Kind::Weka,
+        &["weka"],
+        &[VFolder, Metric, Quota, FastFsSize, Snapshot],
+    ),
+    row(
+        Kind::Vast,
+        &["vast"],
+        &[VFolder, Metric, Quota, FastFsSize, FastSize, Snapshot],
+    ),
+    row(Kind::Exascaler, &["exascaler"], &[VFolder, Quota]),
+    row(
+        Kind::Hammerspace,
+        &["hammerspace"],
+        &[VFolder, Quota, Snapshot],
+    ),
+    row(Kind::HammerspaceBase, &["hammerspace-base"], &[VFolder]),
+    row(Kind::Noop, &["noop"], &[]),
+];
+
+const fn row(
+    kind: Kind,
+    names: &'static [&'static str],
+    capabilities: &'static [Capability],
+) -> Row {
+    Row {
+        kind,
+        names,
+        capabilities,
+    }
+}
+
 impl Kind {
     /// All of them, in the order in which an unknown name is answered.
-    pub const ALL: &[Self] = &[Self::Vfs, Self::Noop];
-
-    /// The `backend` string of the configuration.
-    pub const fn wire(self) -> &'static str {
-        match self {
-            Self::Vfs => "vfs",
-            Self::Noop => "noop",
-        }
+    pub fn all() -> impl Iterator<Item = Self> {
+        TABLE.iter().map(|row| row.kind)
     }
 
-    /// Finds a kind by its `backend` string.
+    const fn row(self) -> &'static Row {
+        // The table is in the order of the declaration, which a test holds.
+        &TABLE[self as usize]
+    }
+
+    /// The first `backend` string of the configuration that means it.
+    pub const fn wire(self) -> &'static str {
+        self.row().names[0]
+    }
+
+    /// Finds a kind by any of its `backend` strings.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|kind| kind.wire() == text)
+        let row = TABLE.iter().find(|row| row.names.contains(&text));
+        row.map(|row| row.kind)
     }
 
     /// What this kind can do, in the order of the wire.
     pub const fn capabilities(self) -> &'static [Capability] {
-        match self {
-            Self::Vfs => &[Capability::VFolder],
-            Self::Noop => &[],
-        }
+        self.row().capabilities
     }
 }
 
@@ -100,18 +200,21 @@ mod tests {
                 "quota",
                 "fast-fs-size",
                 "fast-scan",
-                "fast-size"
+                "fast-size",
+                "snapshot"
             ]
         );
-        for kind in Kind::ALL {
+        for (place, kind) in Kind::all().enumerate() {
+            assert_eq!(kind as usize, place, "{kind:?} is where its number says");
             let places: Vec<_> = kind
                 .capabilities()
                 .iter()
                 .map(|ability| Capability::ALL.iter().position(|other| other == ability))
                 .collect();
             assert!(places.is_sorted(), "{} lists them in order", kind.wire());
-            assert_eq!(Kind::parse(kind.wire()), Some(*kind));
+            assert_eq!(Kind::parse(kind.wire()), Some(kind));
         }
+        assert_eq!(Kind::parse("spectrumscale"), Some(Kind::Gpfs));
         assert_eq!(Kind::parse("vfat"), None);
     }
 }

@@ -16,6 +16,9 @@ use rustix::io::Errno;
 use serde_json::json;
 use thiserror::Error;
 
+use crate::snapshot::SnapshotName;
+use crate::vendor::VendorError;
+
 /// Longest path in an error, in bytes; deep trees have paths of any length.
 const PATH_BYTES_MAX: usize = 512;
 
@@ -79,6 +82,15 @@ pub enum VolumeError {
     /// A vfolder with something in it is there already.
     #[error("vfolder exists already: {0}")]
     FolderExists(VFolderId),
+    /// The vfolder has no snapshot of this name.
+    #[error("snapshot not found: {0}")]
+    SnapshotNotFound(SnapshotName),
+    /// The vfolder has a snapshot of this name already.
+    #[error("snapshot exists already: {0}")]
+    SnapshotExists(SnapshotName),
+    /// The storage system's own interface refused, failed or did not answer.
+    #[error("{0}")]
+    Vendor(Box<VendorError>),
     /// The volume has no room for a copy. Nothing was copied.
     #[error("not enough space for a clone: {needed_bytes} bytes needed, {free_bytes} free")]
     NoRoom {
@@ -186,8 +198,17 @@ impl VolumeError {
                 problem::os_error(&strerror(*errno), Some(*errno), paths)
             }
             Self::Refused(text) => problem::os_error(text, None, &[]),
+            Self::SnapshotNotFound(_) => problem(Kind::SnapshotNotFound, text),
+            Self::SnapshotExists(_) => problem(Kind::SnapshotExists, text),
+            Self::Vendor(error) => error.answer(),
             Self::Internal(_) => problem(Kind::StorageProxy, text),
         }
+    }
+}
+
+impl From<VendorError> for VolumeError {
+    fn from(error: VendorError) -> Self {
+        Self::Vendor(Box::new(error))
     }
 }
 

@@ -30,18 +30,20 @@ mod moving;
 mod noop;
 mod place;
 mod remove;
+mod snapshot;
 mod stamp;
 mod sweep;
 pub mod tasks;
 mod tree;
 mod usage;
+mod vendor;
 mod vfs;
 mod volume;
 mod volumes;
 
 pub use backend::{
-    Backend, Capacity, Cloned, Deleted, HwInfo, HwStatus, Metric, Mkdir, Prepared, ScopeQuota,
-    Swept, Usage, UsedBytes,
+    Backend, Capacity, Cloned, Deleted, HwInfo, HwStatus, Metric, Mkdir, Prepared, Restore,
+    ScopeQuota, Swept, Usage, UsedBytes,
 };
 pub use capability::{Capability, Kind};
 pub use control::{Control, Progress};
@@ -50,9 +52,11 @@ pub use fetch::{Fetch, PIECE_BYTES};
 pub use limits::Limits;
 pub use listing::{Entry, EntryType};
 pub use noop::Noop;
+pub use snapshot::{Snapshot, SnapshotName, Unit};
 pub use stamp::Stamp;
 pub use sweep::{CLONE_AGE_MIN, KeepSession};
 pub use tree::{LAYOUT_CURRENT, LAYOUT_UNMARKED, Tree};
+pub use vendor::{Cause, VendorError};
 pub use vfs::Vfs;
 pub use volume::Volume;
 pub use volumes::{Spec, SpecError, Volumes};

@@ -12,14 +12,16 @@ use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 
 use crate::backend::{
-    Backend, Capacity, Cloned, Deleted, HwInfo, Metric, Mkdir, Prepared, ScopeQuota, Swept, Usage,
-    UsedBytes,
+    Backend, Capacity, Cloned, Deleted, HwInfo, Metric, Mkdir, Prepared, Restore, ScopeQuota,
+    Swept, Usage, UsedBytes,
 };
 use crate::capability::{Capability, Kind};
 use crate::control::Control;
 use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::listing::Entry;
+use crate::snapshot::{Snapshot, SnapshotName};
+use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
 use crate::volumes::Spec;
 
@@ -56,8 +58,8 @@ impl Volume {
     }
 
     /// What it can do, in the order of the wire.
-    pub fn capabilities(&self) -> &'static [Capability] {
-        self.kind().capabilities()
+    pub fn capabilities(&self) -> Vec<Capability> {
+        self.backend.capabilities()
     }
 
     /// The open mount point, for those who resolve names on their own threads; `None` until the
@@ -203,7 +205,13 @@ impl Volume {
         task: TaskId,
         control: Arc<Control>,
     ) -> Result<Cloned, VolumeError> {
-        if let Some(scope) = dst.scope
+        self.scope_of(dst).await?;
+        self.backend.clone_folder(src, dst, task, control).await
+    }
+
+    /// Makes the scope of a folder to come, without a limit, unless it is there.
+    async fn scope_of(&self, vfid: VFolderId) -> Result<(), VolumeError> {
+        if let Some(scope) = vfid.scope
             && self.kind() != Kind::Noop
             && self.backend.describe_scope(scope).await?.is_none()
         {
@@ -215,7 +223,7 @@ impl Volume {
                 }
             }
         }
-        self.backend.clone_folder(src, dst, task, control).await
+        Ok(())
     }
 
     /// Where the vfolder lies on this host: the one answer that shows a path of the server.
@@ -379,6 +387,63 @@ impl Volume {
     /// Only those of the system.
     pub async fn layout_version(&self) -> Result<u32, VolumeError> {
         self.backend.layout_version().await
+    }
+
+    /// The snapshots of a vfolder, oldest first.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unsupported`], [`VolumeError::VFolderNotFound`].
+    pub async fn snapshots(&self, vfid: VFolderId) -> Result<Vec<Snapshot>, VolumeError> {
+        self.backend.snapshots(vfid).await
+    }
+
+    /// Keeps the present state of a vfolder under a name.
+    ///
+    /// # Errors
+    /// See [`Backend::create_snapshot`].
+    pub async fn create_snapshot(
+        &self,
+        vfid: VFolderId,
+        name: SnapshotName,
+        expires: Option<Stamp>,
+        control: Arc<Control>,
+    ) -> Result<Snapshot, VolumeError> {
+        self.backend
+            .create_snapshot(vfid, name, expires, control)
+            .await
+    }
+
+    /// Removes a snapshot. A missing one is no error.
+    ///
+    /// # Errors
+    /// See [`Backend::delete_snapshot`].
+    pub async fn delete_snapshot(
+        &self,
+        vfid: VFolderId,
+        name: SnapshotName,
+        control: Arc<Control>,
+    ) -> Result<(), VolumeError> {
+        self.backend.delete_snapshot(vfid, name, control).await
+    }
+
+    /// Brings a snapshot back, in place or as a new vfolder whose scope is made if missing.
+    ///
+    /// # Errors
+    /// See [`Backend::restore_snapshot`].
+    pub async fn restore_snapshot(
+        &self,
+        vfid: VFolderId,
+        name: SnapshotName,
+        to: Restore,
+        task: TaskId,
+        control: Arc<Control>,
+    ) -> Result<Cloned, VolumeError> {
+        if let Restore::Into(new) = to {
+            self.scope_of(new).await?;
+        }
+        self.backend
+            .restore_snapshot(vfid, name, to, task, control)
+            .await
     }
 
     /// Removes staging files that have not changed for `older_than` and that `keep` does not

@@ -50,17 +50,37 @@ pub enum SpecError {
         /// What its configuration says.
         backend: String,
     },
+    /// An option of a backend is missing, of the wrong kind, or makes no sense.
+    #[error("volume.{volume}.options.{key}: {fault}")]
+    Option {
+        /// The volume.
+        volume: String,
+        /// The key, as in the configuration.
+        key: String,
+        /// What is wrong, and what would be right.
+        fault: String,
+    },
     /// Two volumes have one name.
     #[error("volume {0} is configured twice")]
     Twice(String),
 }
 
+/// The backend of a volume; its options are checked, and nothing is opened or asked.
+fn build(kind: Kind, spec: &Spec, limits: &Limits) -> Result<Arc<dyn Backend>, SpecError> {
+    Ok(match kind {
+        Kind::Vfs => Arc::new(Vfs::new(&spec.name, spec.path.clone(), limits)),
+        Kind::Noop => Arc::new(Noop),
+        _ => {
+            return Err(SpecError::UnknownBackend {
+                volume: spec.name.clone(),
+                backend: spec.backend.clone(),
+            });
+        }
+    })
+}
+
 fn known() -> String {
-    Kind::ALL
-        .iter()
-        .map(|kind| kind.wire())
-        .collect::<Vec<_>>()
-        .join(", ")
+    Kind::all().map(Kind::wire).collect::<Vec<_>>().join(", ")
 }
 
 /// See the module.
@@ -80,14 +100,11 @@ impl Volumes {
             if listed.iter().any(|other| other.name() == spec.name) {
                 return Err(SpecError::Twice(spec.name));
             }
-            let backend: Arc<dyn Backend> = match Kind::parse(&spec.backend) {
-                Some(Kind::Vfs) => Arc::new(Vfs::new(&spec.name, spec.path.clone(), limits)),
-                Some(Kind::Noop) => Arc::new(Noop),
-                None => {
-                    let (volume, backend) = (spec.name, spec.backend);
-                    return Err(SpecError::UnknownBackend { volume, backend });
-                }
+            let Some(kind) = Kind::parse(&spec.backend) else {
+                let (volume, backend) = (spec.name, spec.backend);
+                return Err(SpecError::UnknownBackend { volume, backend });
             };
+            let backend = build(kind, &spec, limits)?;
             listed.push(Arc::new(Volume::new(spec, backend)));
         }
         let noop = Spec {

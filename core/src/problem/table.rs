@@ -260,6 +260,10 @@ table! {
         "Quota Exceeded", "vfolder_update_forbidden";
     VolumeUnavailable, Backend, RetryLater, 503, "storage/volume/unavailable",
         "Volume Unavailable", "storage_access_unavailable";
+    SnapshotNotFound, Client, FixRequest, 404, "storage/snapshot/not-found",
+        "Snapshot Not Found", "vfolder_read_not-found";
+    SnapshotExists, Client, FixRequest, 409, "storage/snapshot/already-exists",
+        "Snapshot Already Exists", "vfolder_create_already-exists";
     TargetConflict, Client, FixRequest, 409, "storage/target-conflict",
         "Target Conflict", "vfolder_update_conflict";
     TaskNotFound, Client, GiveUp, 404, "storage/task-not-found",
