@@ -59,8 +59,9 @@ fn configurations_that_make_no_sense_are_refused() {
     let refused = Volumes::new(vec![strange], &Limits::default())
         .err()
         .unwrap();
-    let text = r#"volume v2: unknown backend "vfat", known are vfs, noop"#;
-    assert_eq!(refused.to_string(), text);
+    let text = refused.to_string();
+    let known = r#"volume v2: unknown backend "vfat", known are vfs, xfs, cephfs, netapp, "#;
+    assert!(text.starts_with(known), "{text}");
     let twice = vec![spec("v", &scene.mount()), spec("v", &scene.mount())];
     let refused = Volumes::new(twice, &Limits::default()).err();
     assert_eq!(refused, Some(SpecError::Twice("v".to_owned())));
