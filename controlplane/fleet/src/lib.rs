@@ -1,3 +1,5 @@
 //! The proxy as a member of a fleet: etcd, shared sessions and tasks over Redis, events, discovery,
 //! and the Manager as a client sees it.
 #![forbid(unsafe_code)]
+
+pub mod link;

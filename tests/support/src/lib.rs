@@ -15,6 +15,7 @@ pub mod folder;
 pub mod http;
 pub mod http2;
 pub mod problem;
+pub mod redis;
 pub mod server;
 pub mod table;
 pub mod testbed;
@@ -24,6 +25,7 @@ pub mod wait;
 
 pub use folder::Folder;
 pub use http::{Connection, Request, Response};
+pub use redis::RedisServer;
 pub use server::{Server, Settings};
 
 /// Says on the test's output that something was not tested, and why.
