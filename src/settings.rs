@@ -15,8 +15,10 @@ use serde_json::{Map, Value};
 
 use crate::load::Loaded;
 
+mod fleet;
 mod look;
 
+pub use fleet::{FleetSettings, VolumeStats, is_member};
 pub use look::{Outside, look};
 
 /// The service, ready to be wired.
@@ -64,6 +66,11 @@ pub struct Settings {
     pub identity: Option<Identity>,
     /// Where to write the process id; `None` for `/dev/null`.
     pub pid_file: Option<PathBuf>,
+    /// The fleet, unless the server stands alone.
+    pub fleet: Option<FleetSettings>,
+    /// Performance figures of volumes.
+    #[allow(dead_code)]
+    pub volume_stats: VolumeStats,
 }
 
 /// The three listeners. The first address that a name resolved to comes first.
@@ -187,10 +194,13 @@ impl Settings {
             .text("storage-proxy.pid-file", &[])
             .map(|path| loaded.path(path));
         let state_file = document.text("server.state-file", &[]).unwrap_or_default();
+        let node_id = document
+            .text("storage-proxy.node-id", &[])
+            .unwrap_or_else(crate::host::name);
         Self {
-            node_id: document
-                .text("storage-proxy.node-id", &[])
-                .unwrap_or_else(crate::host::name),
+            fleet: FleetSettings::of(loaded, &node_id, outside.etcd_tls),
+            volume_stats: VolumeStats::of(document),
+            node_id,
             addresses: outside.addresses,
             client_tls: outside.client_tls,
             manager_tls: outside.manager_tls,

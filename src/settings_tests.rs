@@ -169,3 +169,107 @@ fn missing_volume_paths_are_warnings() {
     let want = format!("volume.a.path: {} is not a directory", gone.display());
     assert_eq!(outside.warnings, [want]);
 }
+
+/// What a member must say, before anything else.
+const MEMBER: &str = "[storage-proxy]\nnode-id = \"n1\"\nsecret = \"hunter1\"\n\
+                      [api.manager]\nsecret = \"hunter2\"\n";
+
+#[test]
+fn etcd_or_redis_make_a_fleet() {
+    let dir = tempfile::tempdir().unwrap();
+    for (text, endpoints, redis) in [
+        ("[etcd]", Some(vec!["127.0.0.1:2379"]), "{}"),
+        ("[redis]", None, "{}"),
+        (
+            "[etcd]\naddr = [\"a:1\", { host = \"::1\", port = 2 }]\n[redis]\naddr = \"r:3\"",
+            Some(vec!["a:1", "[::1]:2"]),
+            r#"{"addr":"r:3"}"#,
+        ),
+    ] {
+        let fleet = settings(dir.path(), &format!("{MEMBER}{text}"))
+            .fleet
+            .unwrap();
+        let etcd = fleet.etcd.as_ref();
+        let got = etcd.map(|etcd| {
+            etcd.endpoints
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(got, endpoints, "{text}");
+        assert_eq!(
+            Value::from(fleet.redis.clone()).to_string(),
+            redis,
+            "{text}"
+        );
+        assert_eq!(fleet.discovery.display_name, "storage-n1");
+        assert_eq!(fleet.discovery.address, "127.0.0.1:6022");
+    }
+    assert!(settings(dir.path(), "").fleet.is_none());
+}
+
+#[test]
+fn credentials_of_etcd_need_both_parts_and_are_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    for (text, want) in [
+        ("", None),
+        ("user = \"u\"\npassword = \"\"", None),
+        ("user = \"\"\npassword = \"hunter3\"", None),
+        ("user = \"u\"\npassword = \"hunter3\"", Some("u")),
+    ] {
+        let text = format!("{MEMBER}[etcd]\n{text}\n[redis]\npassword = \"hunter4\"");
+        let settings = settings(dir.path(), &text);
+        let etcd = settings.fleet.as_ref().unwrap().etcd.clone().unwrap();
+        let user = etcd.credentials.map(|(user, _)| user);
+        assert_eq!(user.as_deref(), want, "{text}");
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("hunter"), "{shown}");
+    }
+}
+
+#[test]
+fn discovery_has_labels_and_endpoints() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[service-discovery]\ntype = \"etcd\"\nservice-group = \"storage-proxy\"\n\
+                instance-id = \"i\"\ndisplay-name = \"d\"\n[service-discovery.extra-labels]\n\
+                \"x.y/z\" = \"1\"\n[[service-discovery.endpoints]]\nrole = \"api\"\nscope = \"c\"\n\
+                address = \"h\"\nport = 9\nprotocol = \"http\"\nmetadata = { a = { b = 1 } }\n\
+                [api.manager]\nannounce-addr = \"10.0.0.1:6022\"\nsecret = \"m\"\n\
+                announce-internal-addr = \"[::1]:1\"\n\
+                [storage-proxy]\nnode-id = \"n\"\nsecret = \"s\"\n[redis]";
+    let found = settings(dir.path(), text).fleet.unwrap().discovery;
+    assert_eq!(found.place, proxy_fleet::discovery::Place::Etcd);
+    assert_eq!(found.service_group.as_deref(), Some("storage-proxy"));
+    assert_eq!(
+        (found.address.as_str(), found.port),
+        ("10.0.0.1:6022", 6022)
+    );
+    assert_eq!(found.prometheus_address, "[::1]:1");
+    assert_eq!(found.labels["x.y/z"], "1");
+    let shown = serde_json::to_string(&found.endpoints).unwrap();
+    let want = concat!(
+        r#"[{"role":"api","scope":"c","address":"h","port":9,"protocol":"http","#,
+        r#""metadata":{"a":{"b":1}}}]"#
+    );
+    assert_eq!(shown, want);
+}
+
+#[test]
+fn files_of_tls_to_etcd_are_read_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("ca.pem"), "ca").unwrap();
+    let tls = |file: &str| {
+        format!("{MEMBER}[etcd]\nssl-enabled = true\nssl-ca = \"{file}\"\nssl-server-name = \"e\"")
+    };
+    let etcd = settings(dir.path(), &tls("ca.pem"))
+        .fleet
+        .unwrap()
+        .etcd
+        .unwrap();
+    let found = etcd.tls.unwrap();
+    assert_eq!(
+        (found.ca.as_slice(), found.server_name.as_deref()),
+        (&b"ca"[..], Some("e"))
+    );
+    check_issue(dir.path(), &tls("gone.pem"), "etcd.ssl-ca: ");
+}

@@ -5,6 +5,7 @@
 
 mod collect;
 mod counters;
+mod fleet;
 mod keeper;
 mod snapshot;
 mod tls;
@@ -18,8 +19,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use proxy_api::{ApiState, Health, internal_router, manager_router};
 use proxy_server::{Server, ServerConfig, bridge};
-use proxy_state::{EmbeddedStore, EventSink, LogSink, Runner, RunnerOptions, StoreOptions};
-use proxy_state::{Sessions, TaskStore};
+use proxy_state::{EmbeddedStore, Runner, RunnerOptions, StoreOptions};
 use proxy_volume::{Spec, Volumes};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -28,6 +28,7 @@ use crate::failure::{Failure, plain};
 use crate::listen::Listeners;
 use crate::settings::{Settings, VolumeSettings};
 use crate::shutdown::Shutdown;
+use fleet::Fleet;
 
 /// Calls of the data plane that may wait for the control plane.
 const BRIDGE_CALLS_MAX: usize = 4096;
@@ -53,7 +54,8 @@ pub async fn run(
     let volumes = Arc::new(open_volumes(&settings)?);
     // A mount that hangs must not keep the others waiting; it is looked for again later.
     let _ = tokio::time::timeout(OPEN_WAIT, volumes.open_all()).await;
-    let runner = start_runner(&settings, &store, &volumes).await?;
+    let mut fleet = Fleet::join(&settings, &store).await;
+    let runner = start_runner(&settings, &fleet, &volumes).await?;
 
     let entries = Arc::new(ArcSwap::from_pointee(snapshot::build(&settings, &volumes)));
     let (bridge, calls) = bridge::channel(BRIDGE_CALLS_MAX);
@@ -67,9 +69,12 @@ pub async fn run(
     })
     .map_err(data_plane)?;
 
-    let state = api_state(&settings, &store, &volumes, &runner, &server);
-    let sessions = Arc::clone(&store) as Arc<dyn Sessions>;
+    let state = api_state(&settings, &store, &mut fleet, &volumes, &runner, &server);
+    let sessions = Arc::clone(&fleet.sessions);
     let mut background = JoinSet::new();
+    for work in fleet.background.drain(..) {
+        background.spawn(work);
+    }
     background.spawn(keeper::serve(calls, Arc::clone(&sessions)));
     let health = Arc::clone(&state.health);
     background.spawn(async move { health.watch().await });
@@ -108,6 +113,7 @@ pub async fn run(
     if left > 0 {
         tracing::info!(tasks = left, "unfinished tasks go on at the next start");
     }
+    fleet.leave().await;
     background.shutdown().await;
     if let Err(error) = store.flush().await {
         tracing::error!(%error, "the last records did not reach the disk");
@@ -157,15 +163,14 @@ fn open_volumes(settings: &Settings) -> Result<Volumes, Failure> {
 
 async fn start_runner(
     settings: &Settings,
-    store: &Arc<EmbeddedStore>,
+    fleet: &Fleet,
     volumes: &Arc<Volumes>,
 ) -> Result<Runner, Failure> {
     let options = RunnerOptions {
         running_per_key_max: settings.limits.task_concurrency,
         ..RunnerOptions::default()
     };
-    let tasks = Arc::clone(store) as Arc<dyn TaskStore>;
-    let events: Arc<dyn EventSink> = Arc::new(LogSink);
+    let (tasks, events) = (Arc::clone(&fleet.tasks), Arc::clone(&fleet.events));
     let handlers = proxy_volume::tasks::handlers(volumes);
     let started = Runner::start(tasks, events, handlers, options).await;
     started.map_err(|error| Failure::new(format!("take up unfinished tasks: {error}")))
@@ -174,11 +179,14 @@ async fn start_runner(
 fn api_state(
     settings: &Settings,
     store: &Arc<EmbeddedStore>,
+    fleet: &mut Fleet,
     volumes: &Arc<Volumes>,
     runner: &Runner,
     server: &Server,
 ) -> ApiState {
-    let health = Health::new(proxy_api::probes::standalone(store, volumes));
+    let mut checks = proxy_api::probes::standalone(store, volumes);
+    checks.append(&mut fleet.checks);
+    let health = Health::new(checks);
     let api = proxy_api::Settings {
         manager_secret: settings.secrets.manager.clone(),
         token_secret: settings.secrets.token.clone(),
@@ -188,7 +196,7 @@ fn api_state(
         list_entries_max: settings.list_entries_max.unwrap_or(0),
         scopes_on_demand: settings.auto_quota_scope,
     };
-    let sessions = Arc::clone(store) as Arc<dyn Sessions>;
+    let sessions = Arc::clone(&fleet.sessions);
     let (volumes, runner) = (Arc::clone(volumes), Arc::new(runner.clone()));
     let limits = api_limits(settings);
     let state = ApiState::new(volumes, sessions, runner, api, Arc::new(health), &limits);

@@ -10,7 +10,7 @@ use crate::cli::{ConfigAction, ConfigArgs, DefaultsArgs, DefaultsFormat, Place};
 use crate::failure::Failure;
 use crate::load::{Loaded, Unloadable, load, problems, read};
 use crate::output;
-use crate::settings::look;
+use crate::settings::{is_member, look};
 
 /// Does what was asked.
 pub fn run(place: &Place, args: &ConfigArgs) -> Result<(), Failure> {
@@ -79,10 +79,7 @@ const FLEET: &str = "fleet features are not active: the server keeps its own sta
 
 fn text(loaded: &Loaded, good: bool, warnings: &[String], found: &[Found]) -> String {
     let notes = &loaded.document.notes;
-    let fleet = loaded
-        .document
-        .has_section("etcd")
-        .then(|| format!("etcd: {FLEET}"));
+    let fleet = is_member(&loaded.document).then(|| format!("etcd: {FLEET}"));
     let of = |kind: NoteKind| {
         notes
             .iter()
@@ -134,7 +131,7 @@ fn report(loaded: &Loaded, issues: &[Issue], warnings: &[String], found: &[Found
         "warnings": warnings,
         "notes": notes.collect::<Vec<_>>(),
         "volumes": found.iter().map(volume).collect::<Vec<_>>(),
-        "fleet": if loaded.document.has_section("etcd") { FLEET } else { "standalone" },
+        "fleet": if is_member(&loaded.document) { FLEET } else { "standalone" },
         "data_dir": loaded.data_dir,
     })
 }

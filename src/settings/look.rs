@@ -21,6 +21,8 @@ pub struct Outside {
     pub client_tls: Option<TlsFiles>,
     /// Files of the manager port, if it speaks TLS.
     pub manager_tls: Option<TlsFiles>,
+    /// Content of the files of TLS towards etcd.
+    pub etcd_tls: Option<proxy_fleet::etcd::Tls>,
     /// Whom to become.
     pub identity: Option<Identity>,
     /// Data-plane threads.
@@ -50,6 +52,7 @@ pub fn look(loaded: &Loaded) -> Result<Outside, Vec<Issue>> {
     };
     let client_tls = tls(loaded, "api.client", &mut issues);
     let manager_tls = tls(loaded, "api.manager", &mut issues);
+    let etcd_tls = super::fleet::etcd_tls(loaded, &mut issues);
     let identity = identity(loaded, &mut issues);
     let data_threads = data_threads(loaded, &mut warnings);
     missing_volumes(loaded, &mut warnings);
@@ -58,6 +61,7 @@ pub fn look(loaded: &Loaded) -> Result<Outside, Vec<Issue>> {
             addresses,
             client_tls,
             manager_tls,
+            etcd_tls,
             identity,
             data_threads,
             warnings,

@@ -2,4 +2,6 @@
 //! and the Manager as a client sees it.
 #![forbid(unsafe_code)]
 
+pub mod discovery;
+pub mod etcd;
 pub mod link;

@@ -166,6 +166,18 @@ fn rules_span_keys() {
             ],
         ),
         (
+            "[redis]\naddr = \"h:1\"\n[storage-proxy]\nnode-id = \"n\"\nsecret = \"s\"",
+            vec!["api.manager.secret: key is missing, and the file has an [redis] section".into()],
+        ),
+        (
+            "etcd.ssl-enabled = true\netcd.ssl-cert = \"c\"\n[storage-proxy]\nnode-id = \"n\"\n\
+             secret = \"s\"\n[api.manager]\nsecret = \"m\"",
+            vec![
+                "line 1: etcd.ssl-ca: key is missing, and ssl-enabled is on".into(),
+                "line 2: etcd.ssl-privkey: key is missing, and ssl-cert is set".into(),
+            ],
+        ),
+        (
             "[volume.a]\nbackend = \"vsf\"\npath = \"/\"",
             vec!["line 2: volume.a.backend: \"vsf\" is no backend; allowed: vfs, noop".into()],
         ),
@@ -328,6 +340,34 @@ fn overrides_can_make_a_volume() {
     );
 }
 
+#[test]
+fn redis_settings_nest_as_in_etcd() {
+    for (text, want) in [
+        ("", r#"{}"#),
+        ("[redis]", r#"{}"#),
+        (
+            "redis.addr = { host = \"h\", port = 1 }",
+            r#"{"addr":"h:1"}"#,
+        ),
+        ("redis.addr = \"[::1]:1\"", r#"{"addr":"[::1]:1"}"#),
+        (
+            "[redis]\nsentinel = \"a:1,b:2\"\nservice_name = \"m\"\nuse-tls = \"yes\"",
+            r#"{"sentinel":"a:1,b:2","service-name":"m","use-tls":true}"#,
+        ),
+        (
+            "[redis.override_configs.stream_lock]\naddr = \"s:2\"\n\
+             request_timeout = 5",
+            r#"{"override-configs":{"stream_lock":{"addr":"s:2","request-timeout":5}}}"#,
+        ),
+    ] {
+        let fleet =
+            "[storage-proxy]\nnode-id = \"n\"\nsecret = \"s\"\n[api.manager]\nsecret = \"m\"";
+        let document = good(&format!("{text}\n{fleet}"));
+        let got = serde_json::Value::from(document.nested("redis")).to_string();
+        assert_eq!(got, want, "{text}");
+    }
+}
+
 /// Every secret of this file is the word hunter, whatever the key.
 const SECRETS: &str = r#"
 [storage-proxy]
@@ -338,6 +378,10 @@ secret = "hunter2"
 [etcd]
 user = ""
 password = "hunter3"
+[redis]
+password = "hunter12"
+[redis.override-configs.stream]
+sentinel_password = "hunter13"
 [volume.a]
 backend = "purestorage"
 path = "/"
@@ -368,10 +412,7 @@ fn dumps_hide_secrets() {
         assert!(!dump.contains("hunter"), "{dump}");
         assert!(dump.contains("***"));
     }
-    assert!(
-        toml.contains("user = \"\"  # line 8, not active yet"),
-        "{toml}"
-    );
+    assert!(toml.contains("user = \"\"  # line 8\n"), "{toml}");
     assert!(toml.contains("endpoint = \"http://***@h\""), "{toml}");
     assert!(toml.contains("ssl_verify = false"), "{toml}");
     // What is shown can be read again.

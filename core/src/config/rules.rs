@@ -46,6 +46,7 @@ pub(super) fn check(document: &mut Document, issues: &mut Vec<Issue>) {
     tls(document, issues);
     drivers(document, issues);
     fleet(document, issues);
+    etcd_tls(document, issues);
     volumes(document, issues);
     artifacts(document, issues);
 }
@@ -87,9 +88,10 @@ fn drivers(document: &Document, issues: &mut Vec<Issue>) {
 
 /// In a fleet others must know these, so they cannot be made up on first start.
 fn fleet(document: &Document, issues: &mut Vec<Issue>) {
-    if !document.file_has_section("etcd") {
+    let shared = ["etcd", "redis"];
+    let Some(section) = shared.iter().find(|name| document.file_has_section(name)) else {
         return;
-    }
+    };
     for path in [
         "storage-proxy.node-id",
         "storage-proxy.secret",
@@ -97,8 +99,33 @@ fn fleet(document: &Document, issues: &mut Vec<Issue>) {
     ] {
         let refused = issues.iter().any(|issue| issue.path == path);
         if document.entry(path, &[]).is_none() && !refused {
-            let issue = Issue::new(path, "key is missing, and the file has an [etcd] section");
+            let what = format!("key is missing, and the file has an [{section}] section");
+            let issue = Issue::new(path, what);
             issues.push(issue.allowed(Kind::Word.allowed()));
+        }
+    }
+}
+
+/// A certificate is nothing without its key, and TLS to etcd needs to know whom to trust.
+fn etcd_tls(document: &Document, issues: &mut Vec<Issue>) {
+    let set = |path: &str| {
+        document
+            .text(path, &[])
+            .is_some_and(|text| !text.is_empty())
+    };
+    let on = document.flag("etcd.ssl-enabled");
+    if on && !set("etcd.ssl-ca") {
+        let issue = Issue::new("etcd.ssl-ca", "key is missing, and ssl-enabled is on");
+        issues.push(located(issue, document, "etcd.ssl-enabled").allowed(Kind::Path.allowed()));
+    }
+    for (one, other) in [
+        ("etcd.ssl-cert", "etcd.ssl-privkey"),
+        ("etcd.ssl-privkey", "etcd.ssl-cert"),
+    ] {
+        if set(one) && !set(other) {
+            let name = one.trim_start_matches("etcd.");
+            let issue = Issue::new(other, format!("key is missing, and {name} is set"));
+            issues.push(located(issue, document, one).allowed(Kind::Path.allowed()));
         }
     }
 }

@@ -49,6 +49,7 @@ fn heading(out: &mut String, section: &str) {
 /// Whether an empty section changes nothing.
 fn harmless(section: &str) -> bool {
     !section.contains(['*', '['])
+        && !section.starts_with("redis")
         && !matches!(section, "etcd" | "logging.file")
         && !keys().any(|key| key.default == WhenAbsent::Required && key.path.starts_with(section))
 }

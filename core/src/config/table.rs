@@ -1,6 +1,7 @@
 //! The one table of keys, in the order of the reference page.
 
 mod artifacts;
+mod fleet;
 mod observe;
 mod server;
 mod service;
@@ -8,7 +9,13 @@ mod service;
 use super::keys::Key;
 
 /// Every key of the configuration, section by section.
-pub static TABLE: [&[Key]; 4] = [service::KEYS, server::KEYS, observe::KEYS, artifacts::KEYS];
+pub static TABLE: [&[Key]; 5] = [
+    service::KEYS,
+    fleet::KEYS,
+    server::KEYS,
+    observe::KEYS,
+    artifacts::KEYS,
+];
 
 /// All keys, in the order of the table.
 pub(super) fn keys() -> impl Iterator<Item = &'static Key> + Clone {
@@ -42,8 +49,24 @@ pub(super) static SECTIONS: &[(&str, &str)] = &[
     ),
     (
         "etcd",
-        "Membership in a fleet. Without this section the program runs standalone.",
+        "Membership in a fleet. Without this section and `[redis]` the program runs standalone.",
     ),
+    (
+        "redis",
+        "Redis or Valkey. In a fleet these settings stand in etcd under `config/redis`, with the \
+         same keys, and go before this table, which counts without etcd and until etcd answers.",
+    ),
+    (
+        "redis.redis-helper-config",
+        "Times of the original's client.",
+    ),
+    (
+        "redis.override-configs.*",
+        "Another server for one role; `*` is `stream` (events), `bgtask` (tasks) or `live` \
+         (announcements). Overrides for other roles are accepted and not used, as with the \
+         original.",
+    ),
+    ("manager", "The Manager as this server calls it."),
     (
         "server",
         "What only this implementation has: where state lives, threads, shutdown.",

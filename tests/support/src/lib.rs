@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod data;
+pub mod etcd;
 pub mod folder;
 pub mod http;
 pub mod http2;

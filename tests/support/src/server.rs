@@ -32,8 +32,14 @@ const STOP_BOUND: Duration = Duration::from_secs(60);
 /// What can differ from test to test.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// `node-id`: servers of one fleet differ in it.
+    pub node_id: String,
     /// Lines added to `[storage-proxy]`.
     pub proxy_lines: String,
+    /// Lines added to `[api.manager]`.
+    pub manager_lines: String,
+    /// Where the volumes of another server are, to be shared with it.
+    pub volumes: Option<PathBuf>,
     /// Whole tables added to the configuration.
     pub tables: String,
     /// `session-expire`: how long tokens live.
@@ -51,13 +57,28 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            node_id: "i-test".to_owned(),
             proxy_lines: String::new(),
+            manager_lines: String::new(),
+            volumes: None,
             tables: String::new(),
             session_expire: "1d".to_owned(),
             root: None,
             gone_volume: false,
             client_tls: None,
             environment: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// A member of a fleet: `tables` say where etcd and Redis are.
+    #[must_use]
+    pub fn fleet(node_id: &str, tables: impl Into<String>) -> Self {
+        Self {
+            node_id: node_id.to_owned(),
+            tables: tables.into(),
+            ..Self::default()
         }
     }
 }
@@ -195,7 +216,10 @@ impl Server {
     /// The mount path of a volume.
     #[must_use]
     pub fn volume(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        match &self.settings.volumes {
+            Some(shared) => shared.join(name),
+            None => self.dir.path().join(name),
+        }
     }
 
     /// A directory beside the volumes, that no request may ever read or change.
@@ -388,22 +412,25 @@ impl Server {
     fn config(&self) -> String {
         let s = &self.settings;
         let mut text = format!(
-            "[storage-proxy]\nnode-id = \"i-test\"\nnum-proc = 2\nsecret = \"{TOKEN_SECRET}\"\n\
+            "[storage-proxy]\nnode-id = \"{}\"\nnum-proc = 2\nsecret = \"{TOKEN_SECRET}\"\n\
              session-expire = \"{}\"\n{}\n\
              [api.client]\nservice-addr = {{ host = \"127.0.0.1\", port = 6021 }}\n\
              {}\n\
              [api.manager]\nservice-addr = {{ host = \"127.0.0.1\", port = 6022 }}\n\
              internal-addr = {{ host = \"127.0.0.1\", port = 16023 }}\n\
-             ssl-enabled = false\nsecret = \"{MANAGER_SECRET}\"\n",
+             ssl-enabled = false\nsecret = \"{MANAGER_SECRET}\"\n{}\n",
+            s.node_id,
             s.session_expire,
             s.proxy_lines,
-            tls_lines(s.client_tls.as_ref())
+            tls_lines(s.client_tls.as_ref()),
+            s.manager_lines
         );
         let gone = s.gone_volume.then_some(GONE_VOLUME);
         for name in [VOLUME, OTHER_VOLUME].into_iter().chain(gone) {
             let _ = writeln!(
                 text,
-                "[volume.{name}]\nbackend = \"vfs\"\npath = \"{name}\""
+                "[volume.{name}]\nbackend = \"vfs\"\npath = \"{}\"",
+                self.volume(name).display()
             );
         }
         text.push_str(&s.tables);

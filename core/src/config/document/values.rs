@@ -227,4 +227,96 @@ impl Document {
         let members: Vec<Member> = self.pick(path, names, table).unwrap_or_default();
         table_json(&members)
     }
+
+    /// Hosts and ports with a default.
+    pub fn host_ports(&self, path: &str) -> Vec<HostPort> {
+        self.must(path, |value| {
+            if let Value::HostPorts(addrs) = value {
+                Some(addrs)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// A number with a default.
+    pub fn float(&self, path: &str) -> f64 {
+        self.must(path, |value| {
+            if let Value::Float(number) = value {
+                Some(number)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// A number within an element of a list.
+    pub fn int_of(&self, path: &str, names: &[String]) -> Option<i64> {
+        self.pick(path, names, |value| {
+            if let Value::Int(int) = value {
+                Some(int)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// Everything that is set below a section, nested, with canonical names.
+    ///
+    /// The form in which etcd gives the same settings: addresses are text, everything else is
+    /// as it was understood.
+    pub fn nested(&self, section: &str) -> serde_json::Map<String, serde_json::Value> {
+        let mut out = serde_json::Map::new();
+        for entry in &self.entries {
+            let Some(below) = entry.key.path.strip_prefix(section) else {
+                continue;
+            };
+            let Some(below) = below.strip_prefix('.') else {
+                continue;
+            };
+            let mut names = entry.names.iter().cloned();
+            let path: Vec<String> = below
+                .split('.')
+                .map(|part| match part {
+                    "*" => names.next().unwrap_or_default(),
+                    part => part.to_owned(),
+                })
+                .collect();
+            put(&mut out, &path, as_json(entry));
+        }
+        out
+    }
+}
+
+/// A value as it was understood; of the other kinds, as it was written.
+fn as_json(entry: &Entry) -> serde_json::Value {
+    match &entry.value {
+        Value::Bool(yes) => (*yes).into(),
+        Value::Int(int) => (*int).into(),
+        Value::Float(number) => (*number).into(),
+        Value::Text(text) => text.as_str().into(),
+        Value::HostPort(addr) => addr.to_string().into(),
+        _ => entry.raw.to_json(),
+    }
+}
+
+fn put(
+    into: &mut serde_json::Map<String, serde_json::Value>,
+    path: &[String],
+    value: serde_json::Value,
+) {
+    match path {
+        [] => {}
+        [name] => {
+            into.insert(name.clone(), value);
+        }
+        [name, rest @ ..] => {
+            let below = into
+                .entry(name.clone())
+                .or_insert_with(|| serde_json::Map::new().into());
+            if let Some(below) = below.as_object_mut() {
+                put(below, rest, value);
+            }
+        }
+    }
 }

@@ -1,9 +1,8 @@
-//! Keys of logging, debugging, profiling and service discovery.
+//! Keys of logging, debugging and profiling.
 
 use super::super::keys::Key;
 use super::super::keys::Kind::{
-    Bool, Choice, Choices, Float, Free, HostPort, Int, Level, Levels, LogSize, Path, Text, TextMap,
-    Word,
+    Bool, Choice, Choices, Float, Free, HostPort, Int, Level, Levels, LogSize, Path, Text, Word,
 };
 
 const PYTHON: &str = "belongs to Python's logging schema";
@@ -11,7 +10,6 @@ const LOGSTASH: &str = "the Logstash driver";
 const GRAYLOG: &str = "the Graylog driver";
 const PROFILE: &str = "continuous profiling";
 const OTEL: &str = "OpenTelemetry export";
-const DISCOVERY: &str = "service discovery";
 
 pub(super) const KEYS: &[Key] = &[
     Key::used(
@@ -117,27 +115,6 @@ pub(super) const KEYS: &[Key] = &[
     Key::later("otel.endpoint", Word, OTEL).default("\"http://localhost:4317\""),
     Key::later("otel.max-queue-size", Int(1, i64::MAX), OTEL).default("65536"),
     Key::later("otel.max-export-batch-size", Int(1, i64::MAX), OTEL).default("4096"),
-    Key::later(
-        "service-discovery.type",
-        Choice(&["redis", "etcd"]),
-        DISCOVERY,
-    )
-    .default("\"redis\""),
-    Key::later("service-discovery.instance-id", Text, DISCOVERY),
-    Key::later("service-discovery.service-group", Text, DISCOVERY),
-    Key::later("service-discovery.display-name", Text, DISCOVERY),
-    Key::later("service-discovery.extra-labels", TextMap, DISCOVERY).default("{}"),
-    Key::later("service-discovery.endpoints[].role", Word, DISCOVERY).required(),
-    Key::later("service-discovery.endpoints[].scope", Word, DISCOVERY).required(),
-    Key::later("service-discovery.endpoints[].address", Word, DISCOVERY).required(),
-    Key::later(
-        "service-discovery.endpoints[].port",
-        Int(1, 65535),
-        DISCOVERY,
-    )
-    .required(),
-    Key::later("service-discovery.endpoints[].protocol", Word, DISCOVERY).required(),
-    Key::later("service-discovery.endpoints[].metadata", Free, DISCOVERY).default("{}"),
     Key::later(
         "reservoir-client.timeout-total",
         Float(0.0),

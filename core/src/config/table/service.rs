@@ -1,15 +1,12 @@
-//! Keys of the service, its listeners, its volumes and its fleet.
+//! Keys of the service, its listeners and its volumes.
 
 use super::super::keys::Key;
 use super::super::keys::Kind::{
-    Bool, Choice, Duration, Float, Free, Group, HostPort, HostPorts, Int, Path, SizeOrUnlimited,
-    Text, User, Word,
+    Bool, Choice, Duration, Float, Free, Group, HostPort, Int, Path, SizeOrUnlimited, Text, User,
+    Word,
 };
 
 const HELPER: &str = "the privileged helper for mounting";
-const STATS: &str = "statistics of vendor backends";
-const FLEET: &str = "fleet membership; until then state is embedded";
-const DISCOVERY: &str = "service discovery";
 const YEAR_S: u64 = 366 * 24 * 60 * 60;
 
 pub(super) const KEYS: &[Key] = &[
@@ -109,19 +106,24 @@ pub(super) const KEYS: &[Key] = &[
     Key::later("storage-proxy.use-watcher", Bool, HELPER).default("false"),
     Key::later("storage-proxy.watcher-insock-path-prefix", Text, HELPER),
     Key::later("storage-proxy.watcher-outsock-path-prefix", Text, HELPER),
-    Key::later(
+    Key::used(
         "storage-proxy.volume-stats.observe-interval",
         Float(1.0),
-        STATS,
+        "Seconds between two looks at the performance of volumes whose backend has figures.",
     )
     .default("10.0"),
-    Key::later(
+    Key::used(
         "storage-proxy.volume-stats.observe-timeout",
         Float(1.0),
-        STATS,
+        "Seconds that a backend may take to tell them.",
     )
     .default("5.0"),
-    Key::later("storage-proxy.volume-stats.cache-ttl", Float(1.0), STATS).default("30.0"),
+    Key::used(
+        "storage-proxy.volume-stats.cache-ttl",
+        Float(1.0),
+        "Seconds for which they are kept in Redis and answered from there.",
+    )
+    .default("30.0"),
     Key::used(
         "api.client.service-addr",
         HostPort,
@@ -174,9 +176,19 @@ pub(super) const KEYS: &[Key] = &[
     )
     .absent("made on first start and kept in the data directory; required with `[etcd]`")
     .secret(),
-    Key::later("api.manager.announce-addr", HostPort, DISCOVERY).default("\"127.0.0.1:6022\""),
-    Key::later("api.manager.announce-internal-addr", HostPort, DISCOVERY)
-        .default("\"host.docker.internal:6023\""),
+    Key::used(
+        "api.manager.announce-addr",
+        HostPort,
+        "Where others reach the Manager's port; announced to the fleet.",
+    )
+    .default("\"127.0.0.1:6022\""),
+    Key::used(
+        "api.manager.announce-internal-addr",
+        HostPort,
+        "Where Prometheus reaches the internal port; announced to the fleet. The default is the \
+         original's and hardly ever right.",
+    )
+    .default("\"host.docker.internal:6023\""),
     Key::used("volume.*.backend", Word, "What kind of storage it is.").required(),
     Key::used("volume.*.path", Path, "Where it is mounted on this host.").required(),
     Key::used(
@@ -186,14 +198,4 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("\".\""),
     Key::used("volume.*.options", Free, "Options of the backend.").absent("no options"),
-    Key::later("etcd.namespace", Word, FLEET)
-        .default("\"local\"")
-        .env("BACKEND_NAMESPACE"),
-    Key::later("etcd.addr", HostPorts, FLEET)
-        .default("\"127.0.0.1:2379\"")
-        .env("BACKEND_ETCD_ADDR"),
-    Key::later("etcd.user", Text, FLEET).env("BACKEND_ETCD_USER"),
-    Key::later("etcd.password", Text, FLEET)
-        .env("BACKEND_ETCD_PASSWORD")
-        .secret(),
 ];
