@@ -6,6 +6,19 @@
 //! - The vendor's own words reach the operator and the client; its secrets and addresses do not.
 //! - A call that may have had an effect is repeated only where a repetition does no harm.
 
+#[allow(dead_code, reason = "what a vendor needs of it differs")]
+pub(crate) mod auth;
+#[allow(dead_code, reason = "what a vendor needs of it differs")]
+pub(crate) mod call;
+#[allow(dead_code, reason = "what a vendor needs of it differs")]
+pub(crate) mod options;
+#[allow(dead_code, reason = "what a vendor needs of it differs")]
+pub(crate) mod pace;
+#[allow(dead_code, reason = "what a vendor needs of it differs")]
+pub(crate) mod rest;
+#[cfg(test)]
+mod rest_tests;
+
 use std::fmt;
 
 use proxy_core::problem::{Answer, Kind as Class, Problem};
@@ -104,6 +117,31 @@ impl fmt::Display for VendorError {
             None => Ok(()),
         }
     }
+}
+
+/// What a volume asked of its storage system since the start, and how it went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VendorStats {
+    /// Operations begun.
+    pub calls: u64,
+    /// Requests sent for them; more than the calls where some were repeated.
+    pub tries: u64,
+    /// Operations that failed in the end.
+    pub failures: u64,
+    /// Answers that asked to wait.
+    pub throttled: u64,
+    /// Requests that were not sent, since too many had failed.
+    pub suspended: u64,
+    /// Times that credentials were asked for.
+    pub logins: u64,
+    /// Bytes of all answers.
+    pub bytes_received: u64,
+    /// Microseconds of all tries together.
+    pub elapsed_us: u64,
+    /// Requests under way now.
+    pub in_flight: u64,
+    /// Nothing is sent now.
+    pub is_suspended: bool,
 }
 
 impl VendorError {
