@@ -22,6 +22,7 @@ use proxy_core::problem::{self, Kind, Problem};
 use proxy_core::units::MIB;
 use serde_json::Value;
 
+use crate::observe;
 use crate::reply::Failure;
 use crate::state::{ApiState, Settings};
 
@@ -53,6 +54,11 @@ impl Call {
             headers,
             body,
         }
+    }
+
+    /// The name that the caller gave this request, for what comes of it later.
+    pub(crate) fn request_id(&self) -> Option<&str> {
+        observe::sent_request_id(&self.headers)
     }
 
     /// Refuses a body, for endpoints without parameters.

@@ -8,7 +8,7 @@ pub(crate) mod files;
 pub(crate) mod folders;
 pub(crate) mod scopes;
 pub(crate) mod status;
-mod tasks;
+pub(crate) mod tasks;
 pub(crate) mod tokens;
 pub(crate) mod volumes;
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use proxy_core::problem;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -104,6 +104,18 @@ fn report(
 
 /// The identifier that came with the request, if it is one, or a new one.
 fn request_id(sent: Option<&HeaderValue>) -> String {
+    match sent.and_then(harmless) {
+        Some(id) => id.to_owned(),
+        None => Uuid::new_v4().to_string(),
+    }
+}
+
+/// The identifier that came with a request, if there was one of harmless characters.
+pub(crate) fn sent_request_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get(REQUEST_ID).and_then(harmless)
+}
+
+fn harmless(value: &HeaderValue) -> Option<&str> {
     let fits = |id: &&str| {
         !id.is_empty()
             && id.len() <= REQUEST_ID_BYTES_MAX
@@ -111,10 +123,7 @@ fn request_id(sent: Option<&HeaderValue>) -> String {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
     };
-    match sent.and_then(|value| value.to_str().ok()).filter(fits) {
-        Some(id) => id.to_owned(),
-        None => Uuid::new_v4().to_string(),
-    }
+    value.to_str().ok().filter(fits)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use proxy_core::problem;
 use tracing::Instrument;
 
 use crate::call::Call;
-use crate::manage::{fetch, files, folders, scopes, status, tokens, volumes};
+use crate::manage::{fetch, files, folders, scopes, status, tasks, tokens, volumes};
 use crate::reply::{Failure, Outcome};
 use crate::state::ApiState;
 use crate::{gate, observe};
@@ -91,6 +91,9 @@ const MANAGER: &[Route] = routes! {
     POST "/folder/file/upload" token => tokens::upload;
     POST "/folder/file/archive-download-token" token => tokens::archive;
     POST "/folder/file/download-archive" token => tokens::archive;
+
+    GET "/task" token => tasks::look;
+    POST "/task/cancel" token => tasks::cancel;
 };
 
 const INTERNAL: &[Route] = routes! {

@@ -3,10 +3,14 @@
 //! Laws
 //! - An event about a folder is sent after its effect is durable, and before the task's last event.
 //! - Emitting never waits and never fails: a sink that has to send over a network queues.
+//! - A sink that queues keeps what must arrive on disk. Before the end of a task goes on record,
+//!   its events are there, its last one included ([`EventSink::secure`]); after a crash the sink
+//!   sends what it kept.
 //! - Text is UTF-8 and bounded, since it is shown to people: [`clip`].
 //!
 //! Source: contract, event catalogue.
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use proxy_core::id::{TaskId, VFolderId};
 use tokio::sync::Notify;
@@ -16,7 +20,6 @@ pub const EVENT_TEXT_BYTES_MAX: usize = 1023;
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Event {
     /// A task began or got on.
     TaskUpdated {
@@ -122,9 +125,28 @@ impl Event {
 }
 
 /// Where events go.
+#[async_trait]
 pub trait EventSink: Send + Sync {
     /// Takes one event. Does not block.
     fn emit(&self, event: Event);
+
+    /// As [`Self::emit`], for an event that a request of this name brought about.
+    fn emit_for(&self, event: Event, request_id: Option<&str>) {
+        let _ = request_id;
+        self.emit(event);
+    }
+
+    /// Waits until everything emitted so far, and `last`, survive a crash. `last` is the last
+    /// event of a task whose end goes on record next; it is emitted after that, as usual.
+    async fn secure(&self, last: &Event, request_id: Option<&str>) {
+        let _ = (last, request_id);
+    }
+
+    /// Called once, at the start, with the tasks that are on record as unfinished: what was
+    /// secured as the last event of any other task is due now, of these never.
+    fn resume(&self, unfinished: &[TaskId]) {
+        let _ = unfinished;
+    }
 }
 
 /// Writes events to the log, for an installation without a Manager listening.
@@ -170,6 +192,8 @@ impl EventSink for LogSink {
 #[derive(Debug, Default)]
 pub struct RecordSink {
     events: Mutex<Vec<Event>>,
+    requests: Mutex<Vec<Option<String>>>,
+    secured: Mutex<Vec<Event>>,
     emitted: Notify,
 }
 
@@ -177,6 +201,16 @@ impl RecordSink {
     /// Everything emitted so far, oldest first.
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().clone()
+    }
+
+    /// The requests behind everything emitted so far, oldest first.
+    pub fn requests(&self) -> Vec<Option<String>> {
+        self.requests.lock().clone()
+    }
+
+    /// Every last event that was secured so far, oldest first.
+    pub fn secured(&self) -> Vec<Event> {
+        self.secured.lock().clone()
     }
 
     /// The names of everything emitted so far, oldest first.
@@ -198,10 +232,20 @@ impl RecordSink {
     }
 }
 
+#[async_trait]
 impl EventSink for RecordSink {
     fn emit(&self, event: Event) {
+        self.emit_for(event, None);
+    }
+
+    fn emit_for(&self, event: Event, request_id: Option<&str>) {
+        self.requests.lock().push(request_id.map(str::to_owned));
         self.events.lock().push(event);
         self.emitted.notify_waiters();
+    }
+
+    async fn secure(&self, last: &Event, _: Option<&str>) {
+        self.secured.lock().push(last.clone());
     }
 }
 

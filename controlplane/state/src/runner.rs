@@ -4,7 +4,8 @@
 //! - Nothing of a task runs before it is durably on record; a submit whose caller goes away is
 //!   carried through all the same.
 //! - Events of a task come in order: `Task started`, the handler's own, one last. The end is on
-//!   record before the last event goes out.
+//!   record before the last event goes out, and all of them are safe from a crash before that: at
+//!   least one run of a task is heard of to its end.
 //! - A graceful stop leaves unfinished tasks on record and says nothing about them; only an
 //!   explicit cancel ends them.
 //! - A handler that panics ends its own task and nothing else. A task that was begun too often is
@@ -173,6 +174,8 @@ impl Runner {
                 "unfinished tasks are taken up again"
             );
         }
+        let ids: Vec<TaskId> = unfinished.iter().map(|task| task.id).collect();
+        inner.events.resume(&ids);
         for task in unfinished {
             inner.state.lock().lanes.reserve_anyway();
             inner.enqueue(task.id, task.name, &task.key, task.attempts);
@@ -190,6 +193,23 @@ impl Runner {
     /// # Cancellation
     /// Dropping the future does not stop a task from being recorded and run.
     pub async fn submit(&self, name: &str, body: Value, key: &str) -> Result<TaskId, SubmitError> {
+        self.submit_for(name, body, key, None).await
+    }
+
+    /// As [`Self::submit`], on behalf of a request: the task's events name it.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    ///
+    /// # Cancellation
+    /// As [`Self::submit`].
+    pub async fn submit_for(
+        &self,
+        name: &str,
+        body: Value,
+        key: &str,
+        request_id: Option<&str>,
+    ) -> Result<TaskId, SubmitError> {
         let Some(handler) = self.inner.handlers.get(name) else {
             return Err(SubmitError::UnknownHandler(name.to_owned()));
         };
@@ -202,7 +222,8 @@ impl Runner {
                 NoPlace::Full => SubmitError::Full,
                 NoPlace::Closed => SubmitError::Stopping,
             })?;
-        let task = TaskRecord::new(handler.name(), body, key, unix_ms());
+        let mut task = TaskRecord::new(handler.name(), body, key, unix_ms());
+        task.request_id = request_id.map(str::to_owned);
         let inner = Arc::clone(&self.inner);
         let recorded = self
             .inner
@@ -213,6 +234,61 @@ impl Runner {
             // Only a runtime that is being dropped cancels it.
             Err(_) => Err(SubmitError::Stopping),
         }
+    }
+
+    /// Takes up a task that somebody else began and abandoned, or one that is on record here as
+    /// unfinished and was left to somebody else until now. `false`: it waits or runs here already,
+    /// or has ended here. It is run whatever waits, as the tasks taken up at the start are.
+    ///
+    /// # Errors
+    /// [`SubmitError::UnknownHandler`], [`SubmitError::Stopping`], [`SubmitError::Store`].
+    pub async fn adopt(&self, task: TaskRecord) -> Result<bool, SubmitError> {
+        if !self.inner.handlers.contains_key(task.name.as_str()) {
+            return Err(SubmitError::UnknownHandler(task.name));
+        }
+        {
+            let mut state = self.inner.state.lock();
+            if state.jobs.contains_key(&task.id) {
+                return Ok(false);
+            }
+            if state.lanes.is_closed() {
+                return Err(SubmitError::Stopping);
+            }
+            state.lanes.reserve_anyway();
+        }
+        let store = self.inner.ledger.store();
+        let (id, name, key) = (task.id, task.name.clone(), task.key.clone());
+        let known = match store.register(task).await {
+            Ok(()) => Ok(Some(0)),
+            Err(StateError::Exists) => store.get(id).await.map(|known| {
+                let open = known.filter(|task| !task.state.is_finished());
+                open.map(|task| task.attempts)
+            }),
+            Err(error) => Err(error),
+        };
+        match known {
+            Ok(Some(attempts)) => {
+                self.inner.enqueue(id, name, &key, attempts);
+                Ok(true)
+            }
+            other => {
+                self.inner.state.lock().lanes.give_back();
+                other.map(|_| false).map_err(SubmitError::Store)
+            }
+        }
+    }
+
+    /// One task, as recorded; running ones with their latest progress.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn look(&self, id: TaskId) -> Result<Option<TaskRecord>, StateError> {
+        self.inner.ledger.store().get(id).await
+    }
+
+    /// Whether a handler takes tasks of this name.
+    pub fn handles(&self, name: &str) -> bool {
+        self.inner.handlers.contains_key(name)
     }
 
     /// Cancels a task. `false`: it neither waits nor runs here. A running task ends at its next

@@ -4,7 +4,8 @@
 //! - A task is on record, durably, before anything of it runs, and before its caller is answered.
 //! - A task that was interrupted is on record as unfinished and runs again from the start: its
 //!   handler must bring about a state, not repeat an action.
-//! - What a task did is on record before its last event goes out.
+//! - What a task did is on record before its last event goes out; before that, its events are
+//!   safe from a crash.
 //!
 //! Source: contract, background tasks 2, 4 and 8.
 
@@ -41,6 +42,9 @@ pub struct TaskRecord {
     pub message: Option<String>,
     /// How far it was when it last said so. Kept in memory while it runs.
     pub progress: Option<Progress>,
+    /// The request that asked for it, as its caller named it; goes into its events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 impl TaskRecord {
@@ -57,6 +61,7 @@ impl TaskRecord {
             attempts: 0,
             message: None,
             progress: None,
+            request_id: None,
         }
     }
 }
@@ -90,7 +95,7 @@ impl TaskState {
 }
 
 /// How far a task is, in units of its own choice (bytes, entries).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Units done. `0 <= current <= total`, or anything while `total` is 0.
     pub current: u64,

@@ -253,6 +253,58 @@ async fn the_first_event_says_that_the_task_started() {
 }
 
 #[tokio::test]
+async fn events_of_a_task_name_its_request_and_its_last_one_is_secured() {
+    let stage = stage(memory(), RunnerOptions::default()).await;
+    for (what, last) in [("done", "bgtask_done"), ("panic", "bgtask_failed")] {
+        let body = json!({ "do": what });
+        let submitted = stage
+            .runner
+            .submit_for("puppet", body, "local", Some("req-1"));
+        let id = submitted.await.unwrap();
+        let before = stage.sink.secured().len();
+        stage.ends(before.max(1)).await;
+        let ended = |events: &[Event]| events.iter().any(|e| e.name() == last);
+        let until = stage.sink.until(ended);
+        tokio::time::timeout(SOON, until).await.unwrap();
+        let secured = stage.sink.secured();
+        assert_eq!(secured.last(), stage.sink.events().last(), "{what}");
+        assert_eq!(stage.record(id).await.request_id.as_deref(), Some("req-1"));
+    }
+    let requests = stage.sink.requests();
+    assert_eq!(requests.len(), 6);
+    assert!(requests.iter().all(|id| id.as_deref() == Some("req-1")));
+}
+
+#[tokio::test]
+async fn a_task_of_somebody_else_is_adopted_once() {
+    let stage = stage(memory(), RunnerOptions::default()).await;
+    let waits = TaskRecord::new("puppet", json!({"do": "wait"}), "local", 1);
+    assert_eq!(stage.runner.adopt(waits.clone()).await, Ok(true));
+    stage.begins(1).await;
+    assert_eq!(stage.runner.adopt(waits.clone()).await, Ok(false));
+    stage.puppet.gate.add_permits(1);
+    stage.ends(1).await;
+    assert_eq!(
+        stage.runner.adopt(waits.clone()).await,
+        Ok(false),
+        "it has ended"
+    );
+    assert_eq!(stage.record(waits.id).await.state, TaskState::Done);
+    let nobody = TaskRecord::new("nobody", json!({}), "local", 1);
+    let unknown = SubmitError::UnknownHandler("nobody".into());
+    assert_eq!(stage.runner.adopt(nobody).await, Err(unknown));
+    // On record already, and left alone until now.
+    let left = TaskRecord::new("puppet", json!({"do": "done"}), "local", 1);
+    stage.store.register(left.clone()).await.unwrap();
+    assert_eq!(stage.runner.adopt(left.clone()).await, Ok(true));
+    stage.ends(2).await;
+    assert_eq!(stage.record(left.id).await.state, TaskState::Done);
+    assert_eq!(stage.runner.shutdown(SOON).await, 0);
+    assert_eq!(stage.runner.queued(), 0);
+    assert_eq!(stage.runner.adopt(left).await, Err(SubmitError::Stopping));
+}
+
+#[tokio::test]
 async fn nothing_runs_before_it_is_on_record() {
     let store = memory();
     let stage = stage(Arc::clone(&store) as _, RunnerOptions::default()).await;

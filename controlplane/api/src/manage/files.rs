@@ -10,7 +10,7 @@ use proxy_core::relpath::RelPath;
 use proxy_volume::{Control, Mkdir, VolumeError};
 use serde_json::{Value, json};
 
-use super::tasks;
+use super::tasks::{self, Asking};
 use crate::call::{self, Call};
 use crate::reply::{self, Failure, Outcome};
 
@@ -160,7 +160,7 @@ pub(crate) async fn delete_async(mut call: Call) -> Outcome {
     let (volume, vfid, paths, recursive) = fields
         .finish((volume, vfid, paths, recursive))
         .map_err(call::model_failure)?;
-    let id = tasks::delete_files(&call.state, &volume, vfid, paths, recursive).await?;
+    let id = tasks::delete_files(Asking::of(&call), &volume, vfid, paths, recursive).await?;
     Ok(reply::json(StatusCode::ACCEPTED, &json!({"bgtask_id": id})))
 }
 

@@ -11,7 +11,7 @@ use proxy_volume::VolumeError;
 use serde_json::{Value, json};
 
 use super::scopes::initial_limit;
-use super::tasks;
+use super::tasks::{self, Asking};
 use super::volumes::volume_name;
 use crate::call::Call;
 use crate::reply::{self, Failure, Outcome};
@@ -54,7 +54,7 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
 /// `POST /folder/delete`: on record before the answer, whatever the volume and the folder are.
 pub(crate) async fn delete(mut call: Call) -> Outcome {
     let (volume, vfid) = folder_of(call.parameters().await?)?;
-    let id = tasks::delete_folder(&call.state, &volume, vfid).await?;
+    let id = tasks::delete_folder(Asking::of(&call), &volume, vfid).await?;
     Ok(reply::json(StatusCode::ACCEPTED, &json!({"bgtask_id": id})))
 }
 
@@ -72,7 +72,7 @@ pub(crate) async fn clone(mut call: Call) -> Outcome {
         let text = "cloning from one volume to another is not implemented";
         return Err(Problem::new(Kind::StorageProxy).msg(text).into());
     }
-    let id = tasks::clone_folder(&call.state, &volume, src, dst).await?;
+    let id = tasks::clone_folder(Asking::of(&call), &volume, src, dst).await?;
     reply::ok(&json!({"bgtask_id": id}))
 }
 

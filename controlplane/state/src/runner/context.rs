@@ -89,6 +89,7 @@ struct Inner {
     task: TaskId,
     attempt: u32,
     stop: Stop,
+    request_id: Option<Arc<str>>,
     events: Arc<dyn EventSink>,
     store: Option<Arc<dyn TaskStore>>,
     /// `None` once the task has ended: a thread that was left behind says nothing more.
@@ -98,7 +99,7 @@ struct Inner {
 
 impl TaskContext {
     pub(super) fn new(
-        task: TaskId,
+        (task, request_id): (TaskId, Option<Arc<str>>),
         attempt: u32,
         stop: Stop,
         events: Arc<dyn EventSink>,
@@ -112,6 +113,7 @@ impl TaskContext {
                 task,
                 attempt,
                 stop,
+                request_id,
                 events,
                 store,
                 meter,
@@ -122,7 +124,14 @@ impl TaskContext {
 
     /// A context without a runner, for tests of handlers. Every report is emitted.
     pub fn detached(events: Arc<dyn EventSink>, stop: Stop) -> Self {
-        Self::new(TaskId::random(), 1, stop, events, None, Duration::ZERO)
+        Self::new(
+            (TaskId::random(), None),
+            1,
+            stop,
+            events,
+            None,
+            Duration::ZERO,
+        )
     }
 
     /// Which task runs.
@@ -142,7 +151,8 @@ impl TaskContext {
 
     /// Sends an event about the task's effect. The effect must be durable.
     pub fn emit(&self, event: Event) {
-        self.inner.events.emit(event);
+        let request_id = self.inner.request_id.as_deref();
+        self.inner.events.emit_for(event, request_id);
     }
 
     /// Says how far the task is, in units of its own choice; `total` 0 while unknown. May be

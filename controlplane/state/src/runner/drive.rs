@@ -19,6 +19,28 @@ use crate::task::{Handler, Outcome, TaskError, TaskRecord, TaskState};
 /// First and longest pause before a task's beginning is recorded again.
 const BEGIN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// A task, and the request that asked for it.
+#[derive(Clone)]
+struct Who {
+    id: TaskId,
+    request_id: Option<Arc<str>>,
+}
+
+impl Who {
+    fn of(task: &TaskRecord) -> Self {
+        let request_id = task.request_id.as_deref().map(Arc::from);
+        Self {
+            id: task.id,
+            request_id,
+        }
+    }
+
+    const fn only(id: TaskId) -> Self {
+        let request_id = None;
+        Self { id, request_id }
+    }
+}
+
 /// What a handler came to.
 enum Ran {
     Returned(Result<Outcome, TaskError>),
@@ -32,7 +54,7 @@ impl Inner {
         let Some(handler) = self.handlers.get(job.name.as_str()) else {
             let why = format!("Task handler not registered: {}", job.name);
             return self
-                .conclude(job.id, TaskState::Failed, &why, Vec::new())
+                .conclude(&Who::only(job.id), TaskState::Failed, &why, Vec::new())
                 .await;
         };
         if self.options.attempts_max <= job.attempts || job.stop.is_wanted() {
@@ -44,21 +66,21 @@ impl Inner {
             Err(error) => {
                 let why = format!("the record of the task is unusable: {error}");
                 return self
-                    .conclude(job.id, TaskState::Failed, &why, Vec::new())
+                    .conclude(&Who::only(job.id), TaskState::Failed, &why, Vec::new())
                     .await;
             }
         };
-        self.events.emit(Event::TaskUpdated {
+        let who = Who::of(&task);
+        let started = Event::TaskUpdated {
             task: job.id,
             current: 0,
             total: 0,
             message: Some("Task started".to_owned()),
-        });
+        };
+        self.events.emit_for(started, who.request_id.as_deref());
         let body = Arc::new(task.body);
-        let ran = self
-            .run(Arc::clone(handler), &job, task.attempts, Arc::clone(&body))
-            .await;
-        self.judge(handler.as_ref(), &job, &body, ran).await;
+        let ran = self.run(&who, handler, &job, (task.attempts, &body)).await;
+        self.judge(handler.as_ref(), (&who, &job), &body, ran).await;
     }
 
     /// Ends a task that does not begin: cancelled, or begun too often.
@@ -71,14 +93,13 @@ impl Inner {
                 (TaskState::Failed, why)
             }
         };
-        let words = match (
-            self.handlers.get(job.name.as_str()),
-            self.ledger.store().get(job.id).await,
-        ) {
-            (Some(handler), Ok(Some(task))) => last_words(handler.as_ref(), &task.body, &why),
+        let task = self.ledger.store().get(job.id).await.ok().flatten();
+        let who = task.as_ref().map_or(Who::only(job.id), Who::of);
+        let words = match (self.handlers.get(job.name.as_str()), task) {
+            (Some(handler), Some(task)) => last_words(handler.as_ref(), &task.body, &why),
             _ => Vec::new(),
         };
-        self.conclude(job.id, state, &why, words).await;
+        self.conclude(&who, state, &why, words).await;
     }
 
     /// Records the beginning. A store that fails is asked again, with growing pauses, until the
@@ -110,13 +131,14 @@ impl Inner {
     /// Runs the handler as a task of its own, so that a panic stays there.
     async fn run(
         &self,
-        handler: Arc<dyn Handler>,
+        who: &Who,
+        handler: &Arc<dyn Handler>,
         job: &Job,
-        attempt: u32,
-        body: Arc<Value>,
+        (attempt, body): (u32, &Arc<Value>),
     ) -> Ran {
+        let (handler, body) = (Arc::clone(handler), Arc::clone(body));
         let context = TaskContext::new(
-            job.id,
+            (who.id, who.request_id.clone()),
             attempt,
             job.stop.clone(),
             Arc::clone(&self.events),
@@ -139,12 +161,12 @@ impl Inner {
     }
 
     /// Ends the task by what its handler came to.
-    async fn judge(&self, handler: &dyn Handler, job: &Job, body: &Value, ran: Ran) {
+    async fn judge(&self, handler: &dyn Handler, (who, job): (&Who, &Job), body: &Value, ran: Ran) {
         let stop = job.stop.reason();
         match ran {
-            Ran::Returned(Ok(outcome)) => self.succeed(job.id, outcome).await,
+            Ran::Returned(Ok(outcome)) => self.succeed(who, outcome).await,
             Ran::Returned(Err(TaskError::Failed(why))) => {
-                self.conclude(job.id, TaskState::Failed, &why, Vec::new())
+                self.conclude(who, TaskState::Failed, &why, Vec::new())
                     .await;
             }
             Ran::Returned(Err(TaskError::Stopped)) if stop == Some(StopReason::Shutdown) => {
@@ -154,27 +176,27 @@ impl Inner {
             }
             Ran::Returned(Err(TaskError::Stopped)) if stop == Some(StopReason::Cancelled) => {
                 let words = last_words(handler, body, "Task cancelled");
-                self.conclude(job.id, TaskState::Cancelled, "Task cancelled", words)
+                self.conclude(who, TaskState::Cancelled, "Task cancelled", words)
                     .await;
             }
             Ran::Returned(Err(TaskError::Stopped)) => {
                 let why = "Task stopped without being told to";
                 let words = last_words(handler, body, why);
-                self.conclude(job.id, TaskState::Failed, why, words).await;
+                self.conclude(who, TaskState::Failed, why, words).await;
             }
             Ran::Panicked(text) => {
                 tracing::error!(task = %job.id, name = job.name, text, "task handler panicked");
                 let why = "Task failed: internal error";
                 let words = last_words(handler, body, why);
-                self.conclude(job.id, TaskState::Failed, why, words).await;
+                self.conclude(who, TaskState::Failed, why, words).await;
             }
             Ran::Abandoned => {}
         }
     }
 
-    async fn succeed(&self, id: TaskId, outcome: Outcome) {
-        let done = "Task completed successfully";
-        let (state, message, event) = match outcome {
+    async fn succeed(&self, who: &Who, outcome: Outcome) {
+        let (task, done) = (who.id, "Task completed successfully");
+        let (state, message, errors) = match outcome {
             Outcome::Done => (TaskState::Done, done.to_owned(), None),
             Outcome::DoneWith(result) => (TaskState::Done, clip(&result).to_owned(), None),
             Outcome::PartlyDone(errors) => {
@@ -183,30 +205,41 @@ impl Inner {
                 (TaskState::PartlyDone, message, Some(errors))
             }
         };
-        self.ledger.end(id, state, &message).await;
-        self.forget(id);
-        self.events.emit(match event {
-            None => Event::TaskDone { task: id, message },
+        let last = match errors {
+            None => Event::TaskDone {
+                task,
+                message: message.clone(),
+            },
             Some(errors) => Event::TaskPartlyDone {
-                task: id,
-                message,
+                task,
+                message: message.clone(),
                 errors,
             },
-        });
+        };
+        self.finish(who, state, &message, last).await;
     }
 
     /// Sends the handler's last words, records the end, and sends the last event.
-    async fn conclude(&self, id: TaskId, state: TaskState, why: &str, words: Vec<Event>) {
+    async fn conclude(&self, who: &Who, state: TaskState, why: &str, words: Vec<Event>) {
         for event in words {
-            self.events.emit(event);
+            self.events.emit_for(event, who.request_id.as_deref());
         }
-        let message = clip(why).to_owned();
-        self.ledger.end(id, state, &message).await;
-        self.forget(id);
-        self.events.emit(match state {
-            TaskState::Cancelled => Event::TaskCancelled { task: id, message },
-            _ => Event::TaskFailed { task: id, message },
-        });
+        let (task, text) = (who.id, clip(why));
+        let message = text.to_owned();
+        let last = match state {
+            TaskState::Cancelled => Event::TaskCancelled { task, message },
+            _ => Event::TaskFailed { task, message },
+        };
+        self.finish(who, state, text, last).await;
+    }
+
+    /// Makes the events safe, records the end, and says so.
+    async fn finish(&self, who: &Who, state: TaskState, message: &str, last: Event) {
+        let request_id = who.request_id.as_deref();
+        self.events.secure(&last, request_id).await;
+        self.ledger.end(who.id, state, message).await;
+        self.forget(who.id);
+        self.events.emit_for(last, request_id);
     }
 }
 

@@ -140,6 +140,11 @@ impl<J> Lanes<J> {
         self.closed = true;
     }
 
+    /// Whether nothing is started any more.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Jobs that run.
     pub(super) const fn running(&self) -> usize {
         self.running

@@ -72,6 +72,9 @@ impl MemoryStore {
 #[async_trait]
 impl TaskStore for MemoryStore {
     async fn register(&self, task: TaskRecord) -> Result<(), StateError> {
+        if self.state.lock().tasks.contains_key(&task.id) {
+            return Err(StateError::Exists);
+        }
         self.change(task.id, "register", |tasks| {
             tasks.insert(task.id, task);
             Some(())
