@@ -4,4 +4,7 @@
 
 pub mod discovery;
 pub mod etcd;
+pub mod events;
+pub mod frame;
 pub mod link;
+mod outbox;
