@@ -27,7 +27,7 @@ use self::dial::{dial, look_at};
 
 mod dial;
 mod hear;
-mod pace;
+pub(crate) mod pace;
 mod settings;
 
 pub use self::settings::{

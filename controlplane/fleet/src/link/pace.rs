@@ -15,7 +15,7 @@ const RECENT: Duration = Duration::from_secs(600);
 const GOOD: Duration = Duration::from_secs(5);
 
 /// The waits between attempts.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     wait: Duration,
     since: Instant,
 }
@@ -31,7 +31,7 @@ impl Default for Pace {
 
 impl Pace {
     /// There was a connection from `since` to now.
-    pub(super) fn was_up(&mut self, since: Instant) {
+    pub(crate) fn was_up(&mut self, since: Instant) {
         self.since = Instant::now();
         if since.elapsed() >= GOOD {
             self.wait = FIRST;
@@ -39,7 +39,7 @@ impl Pace {
     }
 
     /// How long to wait now.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let is_recent = self.since.elapsed() < RECENT;
         let max = if is_recent { RECENT_MAX } else { LONG_MAX };
         let wait = self.wait.min(max);
