@@ -9,7 +9,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use proxy_anchor::{AnchorError, Detached, Dir, VolumeRoot};
+use proxy_anchor::{AnchorError, Detached, Dir, Hidden, VolumeRoot};
 use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 use rustix::io::Errno;
@@ -26,14 +26,14 @@ use crate::usage::{Sums, Tally};
 /// Mode that needs no chmod: what a directory gets by itself.
 const DEFAULT_MODE: u32 = 0o755;
 /// A tree that is being built is nobody's business.
-const HIDDEN_MODE: u32 = 0o700;
+pub(crate) const HIDDEN_MODE: u32 = 0o700;
 /// Begins the name of the mark that a clone leaves in the scope when it is published.
 const MARK: &str = ".cloned-";
 /// Begins the name of a tree that was detached, see `proxy-anchor`.
 const TRASH: &str = ".trash-";
 
 /// An error of the gate about a vfolder as a whole.
-fn of(vfid: VFolderId) -> impl Fn(AnchorError) -> VolumeError {
+pub(crate) fn of(vfid: VFolderId) -> impl Fn(AnchorError) -> VolumeError {
     move |error| In(vfid, &RelPath::root()).err(error)
 }
 
@@ -131,7 +131,11 @@ fn has_trash(root: &VolumeRoot, vfid: VFolderId) -> Result<bool, VolumeError> {
 }
 
 /// Removes the marks that say who cloned this folder: its inode number will be used again.
-fn remove_marks(root: &VolumeRoot, vfid: VFolderId, end: &str) -> Result<(), VolumeError> {
+pub(crate) fn remove_marks(
+    root: &VolumeRoot,
+    vfid: VFolderId,
+    end: &str,
+) -> Result<(), VolumeError> {
     let names = names_in_scope(root, vfid)?;
     let ours =
         |name: &&OsString| is_mark(name) && name.as_encoded_bytes().ends_with(end.as_bytes());
@@ -145,7 +149,10 @@ fn remove_marks(root: &VolumeRoot, vfid: VFolderId, end: &str) -> Result<(), Vol
 }
 
 /// What lies in a scope beside the first level of folders; nothing if there is no such scope.
-fn names_in_scope(root: &VolumeRoot, vfid: VFolderId) -> Result<Vec<OsString>, VolumeError> {
+pub(crate) fn names_in_scope(
+    root: &VolumeRoot,
+    vfid: VFolderId,
+) -> Result<Vec<OsString>, VolumeError> {
     let mut scope = match root.open_scope(vfid.scope.as_ref()) {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         scope => scope?,
@@ -227,15 +234,25 @@ pub(crate) fn clone(
     let cloned = fill(from()?, &hidden.dir, sums, job.free_bytes, limits, control)
         .and_then(|cloned| publish(root, job, &hidden).map(|()| cloned));
     if cloned.is_err() && !control.is_halted() {
-        // Not with the caller's reins: a cancelled clone has to clean up as well.
-        if let Err(error) = discard(hidden.abandon(), limits, &Control::default()) {
-            tracing::warn!(vfid = %job.dst, %error, "a part of a clone is left to the sweep");
-        }
+        give_up(hidden, limits);
     }
     cloned
 }
 
-fn fill(
+/// Removes a part of a tree that nobody will ever see.
+pub(crate) fn give_up(hidden: Hidden, limits: &Limits) {
+    let vfid = *hidden.id();
+    if !hidden.is_hidden() {
+        // It has its place already, though something failed after that.
+        return;
+    }
+    // Not with the caller's reins: a cancelled copy has to clean up as well.
+    if let Err(error) = discard(hidden.abandon(), limits, &Control::default()) {
+        tracing::warn!(%vfid, %error, "a part of a copy is left to the sweep");
+    }
+}
+
+pub(crate) fn fill(
     from: Dir,
     to: &Dir,
     sums: Sums,
@@ -261,7 +278,8 @@ fn fill(
     Ok(cloned)
 }
 
-fn publish(root: &VolumeRoot, job: Job, hidden: &proxy_anchor::Hidden) -> Result<(), VolumeError> {
+/// Gives a finished tree its name, and marks it as the work of the task.
+pub(crate) fn publish(root: &VolumeRoot, job: Job, hidden: &Hidden) -> Result<(), VolumeError> {
     let scope = root.open_scope(job.dst.scope.as_ref())?;
     let mark = mark(job.task, &hidden.dir)?;
     scope.create_file(&mark, 0o600)?;
@@ -287,16 +305,18 @@ fn already_cloned(root: &VolumeRoot, job: Job, there: &Dir) -> Result<Cloned, Vo
 }
 
 /// Says that the tree `dir` is the work of `task`.
-fn mark(task: TaskId, dir: &Dir) -> Result<OsString, VolumeError> {
+pub(crate) fn mark(task: TaskId, dir: &Dir) -> Result<OsString, VolumeError> {
     let end = mark_end(dir)?;
-    Ok(OsString::from(format!(
-        "{MARK}{}{end}",
-        task.uuid().simple()
-    )))
+    Ok(OsString::from(format!("{}{end}", mark_begin(task))))
+}
+
+/// How every mark of a task begins.
+pub(crate) fn mark_begin(task: TaskId) -> String {
+    format!("{MARK}{}", task.uuid().simple())
 }
 
 /// How every mark about the tree `dir` ends.
-fn mark_end(dir: &Dir) -> Result<String, VolumeError> {
+pub(crate) fn mark_end(dir: &Dir) -> Result<String, VolumeError> {
     Ok(format!("-{:x}", dir.metadata()?.ino))
 }
 

@@ -30,6 +30,11 @@ mod moving;
 mod noop;
 mod place;
 mod remove;
+#[allow(
+    dead_code,
+    reason = "for storage systems whose snapshots are copied back"
+)]
+mod restore;
 mod snapshot;
 mod stamp;
 mod sweep;

@@ -29,7 +29,7 @@ use crate::limits::Limits;
 use crate::listing::Entry;
 use crate::sweep::KeepSession;
 use crate::usage::{Sums, Tally};
-use crate::{deleting, folder, listing, moving, sweep};
+use crate::{deleting, folder, listing, moving, restore, sweep};
 
 /// Mode of a directory that a user makes, before the umask.
 const DIR_MODE: u32 = 0o755;
@@ -164,6 +164,28 @@ impl Tree {
         self.long(control, move |root, limits, control| {
             let _claim = claim;
             folder::clone(root, job, limits, control)
+        })
+        .await
+    }
+
+    /// Copies a kept state of a vfolder back. The scope of the destination exists.
+    ///
+    /// # Errors
+    /// See [`crate::Backend::restore_snapshot`].
+    #[allow(
+        dead_code,
+        reason = "for storage systems whose snapshots are copied back"
+    )]
+    pub(crate) async fn restore(
+        &self,
+        job: restore::Job,
+        control: Arc<Control>,
+    ) -> Result<Cloned, VolumeError> {
+        let target = job.target();
+        let claim = Claim::on(&self.cloning, target).ok_or(VolumeError::FolderExists(target))?;
+        self.long(control, move |root, limits, control| {
+            let _claim = claim;
+            restore::restore(root, &job, limits, control)
         })
         .await
     }

@@ -10,6 +10,7 @@ use proxy_core::id::{SessionId, VFolderId};
 
 use crate::dir::Dir;
 use crate::error::{AnchorError, Result};
+use crate::stat::Stat;
 use crate::sys;
 use crate::tree::{self, Removed, Watch};
 
@@ -90,6 +91,13 @@ impl Hidden {
     /// Which vfolder it will be.
     pub fn id(&self) -> &VFolderId {
         &self.id
+    }
+
+    /// Whether the tree still has its hidden name: nobody has seen it then.
+    pub fn is_hidden(&self) -> bool {
+        let named = Stat::of_entry(&self.holder, self.name.as_bytes());
+        let own = self.dir.metadata();
+        named.is_ok_and(|named| own.is_ok_and(|own| (named.dev, named.ino) == (own.dev, own.ino)))
     }
 
     /// Gives up: the tree can be removed.

@@ -28,6 +28,7 @@ mod listing;
 mod resolve;
 pub mod staging;
 mod stat;
+mod swap;
 mod sys;
 pub mod tree;
 mod vfolder;

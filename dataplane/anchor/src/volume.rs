@@ -409,7 +409,7 @@ impl VolumeRoot {
         VFolders::of(self)
     }
 
-    fn base(&self) -> Base<'_> {
+    pub(crate) fn base(&self) -> Base<'_> {
         let Inner {
             fd, path, portable, ..
         } = &*self.inner;
@@ -420,7 +420,7 @@ impl VolumeRoot {
         }
     }
 
-    fn holder(&self, id: &VFolderId) -> Result<OwnedFd> {
+    pub(crate) fn holder(&self, id: &VFolderId) -> Result<OwnedFd> {
         self.open_scope(id.scope.as_ref()).map(Dir::into_fd)
     }
 
@@ -464,7 +464,9 @@ fn set_mode(dir: impl AsFd, name: &[u8], mode: u32) -> std::result::Result<(), E
 }
 
 /// A directory that we may write but not read is the operator's choice: nothing to sync then.
-fn unless_unreadable(synced: std::result::Result<(), Errno>) -> std::result::Result<(), Errno> {
+pub(crate) fn unless_unreadable(
+    synced: std::result::Result<(), Errno>,
+) -> std::result::Result<(), Errno> {
     match synced {
         Err(Errno::ACCESS) => Ok(()),
         synced => synced,
