@@ -8,3 +8,4 @@ pub mod events;
 pub mod frame;
 pub mod link;
 mod outbox;
+pub mod tasks;
