@@ -6,6 +6,7 @@
 pub(crate) mod fetch;
 pub(crate) mod files;
 pub(crate) mod folders;
+pub(crate) mod listing;
 pub(crate) mod scopes;
 pub(crate) mod status;
 pub(crate) mod tasks;

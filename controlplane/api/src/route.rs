@@ -23,7 +23,7 @@ use proxy_core::problem;
 use tracing::Instrument;
 
 use crate::call::Call;
-use crate::manage::{fetch, files, folders, scopes, status, tasks, tokens, volumes};
+use crate::manage::{fetch, files, folders, listing, scopes, status, tasks, tokens, volumes};
 use crate::reply::{Failure, Outcome};
 use crate::state::ApiState;
 use crate::{gate, observe};
@@ -81,7 +81,7 @@ const MANAGER: &[Route] = routes! {
     GET "/folder/fs-usage" token => folders::fs_usage;
 
     POST "/folder/file/mkdir" token => files::mkdir;
-    POST "/folder/file/list" token => files::list;
+    POST "/folder/file/list" token => listing::list;
     POST "/folder/file/rename" token => files::rename;
     POST "/folder/file/move" token => files::move_entry;
     POST "/folder/file/delete" token => files::delete;

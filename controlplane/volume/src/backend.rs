@@ -22,7 +22,7 @@ use crate::control::Control;
 use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::folder::Job;
-use crate::listing::Entry;
+use crate::listing::Listing;
 use crate::snapshot::{Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
@@ -345,7 +345,7 @@ pub trait Backend: Send + Sync {
         Err(VolumeError::Unsupported)
     }
 
-    /// Entries of a directory, at most `limit` (0: as many as one answer may hold).
+    /// Entries of a directory, at most `limit` (0: all).
     ///
     /// # Errors
     /// Those of the system, for the directory.
@@ -354,7 +354,7 @@ pub trait Backend: Send + Sync {
         vfid: VFolderId,
         dir: RelPath,
         limit: usize,
-    ) -> Result<Vec<Entry>, VolumeError> {
+    ) -> Result<Listing, VolumeError> {
         self.tree().await?.list(vfid, dir, limit).await
     }
 

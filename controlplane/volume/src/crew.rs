@@ -58,12 +58,19 @@ impl Names {
         self.count += 1;
     }
 
+    /// Adds all names of `more`.
+    pub(crate) fn append(&mut self, more: &mut Self) {
+        self.packed.append(&mut more.packed);
+        self.count += std::mem::take(&mut more.count);
+    }
+
     /// How many names are left.
     pub(crate) fn len(&self) -> usize {
         self.count
     }
 
-    fn pop(&mut self) -> Option<OsString> {
+    /// Takes the one that was added last.
+    pub(crate) fn pop(&mut self) -> Option<OsString> {
         self.packed.pop()?;
         let start = self
             .packed

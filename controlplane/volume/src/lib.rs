@@ -55,7 +55,7 @@ pub use control::{Control, Progress};
 pub use error::{VolumeError, strerror};
 pub use fetch::{Fetch, PIECE_BYTES};
 pub use limits::Limits;
-pub use listing::{Entry, EntryType};
+pub use listing::{Batch, Entry, EntryType, Listing};
 pub use noop::Noop;
 pub use snapshot::{Snapshot, SnapshotName, Unit};
 pub use stamp::Stamp;

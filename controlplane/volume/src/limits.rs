@@ -29,8 +29,6 @@ pub struct Limits {
     pub tree_threads_max: usize,
     /// Directories held open per tree for the way back up; more are opened again when needed.
     pub dirs_open_max: usize,
-    /// Entries of one listing, whatever the caller asks for: an answer is held in memory.
-    pub list_entries_max: usize,
     /// Files with several names remembered per tree, at most 100 bytes each. Beyond it, further
     /// names count, and are copied, as files of their own.
     pub hard_links_max: usize,
@@ -49,7 +47,6 @@ impl Default for Limits {
             scan_time_max: Duration::from_secs(30),
             tree_threads_max: 4,
             dirs_open_max: 64,
-            list_entries_max: 1_000_000,
             hard_links_max: 1 << 20,
             skipped_named_max: 8,
         }

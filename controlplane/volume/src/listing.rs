@@ -9,12 +9,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
 
-use proxy_anchor::VFolderRoot;
+use proxy_anchor::{Dir, VFolderRoot};
 use proxy_core::relpath::{RelPath, STAGING_DIR};
 use rustix::io::Errno;
 
-use crate::entries::for_each_while;
+use crate::bulkhead::Bulkhead;
 use crate::error::{In, VolumeError};
 use crate::stamp::Stamp;
 
@@ -59,55 +60,174 @@ impl EntryType {
     }
 }
 
-/// Lists at most `limit` entries of `path`.
+/// Entries of a directory, a batch at a time, in memory that does not depend on their number.
 ///
-/// # Errors
-/// Those of the directory itself, never those of an entry.
-pub(crate) fn list(
-    folder: &VFolderRoot,
-    path: &RelPath,
-    limit: usize,
-) -> Result<Vec<Entry>, VolumeError> {
-    let here = In(*folder.id(), path);
-    let mut dir = folder.open_dir(path).map_err(|error| here.err(error))?;
-    let location = dir.location().to_vec();
-    let mut found = Vec::new();
-    for_each_while(&mut dir, |dir, entry| {
-        if found.len() == limit {
-            return Ok(false);
+/// No thread is held between two batches, however long the caller takes.
+pub struct Listing(Source);
+
+enum Source {
+    /// What a backend knows by itself.
+    Ready(Option<Vec<Entry>>),
+    /// An open directory; `None` at its end.
+    Open(Option<Box<Reader>>, Arc<Bulkhead>),
+}
+
+/// Some entries of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// In the order of the directory.
+    pub entries: Vec<Entry>,
+    /// Whether there are no more.
+    pub is_last: bool,
+}
+
+/// Entries of a batch at least, unless it is the last. Reading them takes about a millisecond.
+const BATCH_LEN_MIN: usize = 512;
+
+impl Listing {
+    /// Entries that are in memory already.
+    pub fn of(entries: Vec<Entry>) -> Self {
+        Self(Source::Ready(Some(entries)))
+    }
+
+    pub(crate) fn open(reader: Reader, lanes: Arc<Bulkhead>) -> Self {
+        Self(Source::Open(Some(Box::new(reader)), lanes))
+    }
+
+    /// The next entries; after the last batch, an empty last one.
+    ///
+    /// # Errors
+    /// Those of the directory itself, never those of an entry. There is nothing after an error.
+    pub async fn next(&mut self) -> Result<Batch, VolumeError> {
+        let (reader, lanes) = match &mut self.0 {
+            Source::Ready(entries) => {
+                return Ok(Batch {
+                    entries: entries.take().unwrap_or_default(),
+                    is_last: true,
+                });
+            }
+            Source::Open(reader, lanes) => (reader, lanes),
+        };
+        let Some(mut taken) = reader.take() else {
+            return Ok(Batch {
+                entries: Vec::new(),
+                is_last: true,
+            });
+        };
+        let work = move || taken.read().map(|batch| (batch, taken));
+        let (batch, back) = lanes.short(work).await?;
+        if !batch.is_last {
+            *reader = Some(back);
         }
-        let stat = match dir.stat(&entry.name).map_err(VolumeError::from) {
-            Ok(stat) => stat,
-            Err(error) => match error.errno() {
-                Some(Errno::NOENT | Errno::ACCESS | Errno::PERM) => return Ok(true),
-                _ => return Err(error),
-            },
-        };
-        let kind = match () {
-            () if stat.is_dir() => EntryType::Directory,
-            () if stat.is_symlink() => EntryType::Symlink,
-            () => EntryType::File,
-        };
-        let symlink_target = match kind {
-            EntryType::Symlink => target(folder, &location, &entry.name),
-            EntryType::File | EntryType::Directory => String::new(),
-        };
-        found.push(Entry {
-            name: entry.name.to_string_lossy().into_owned(),
-            kind,
-            mode: stat.mode,
-            size: stat.size,
-            created: Stamp {
-                unix_ns: stat.ctime_ns,
-            },
-            modified: Stamp {
-                unix_ns: stat.mtime_ns,
-            },
-            symlink_target,
-        });
-        Ok(true)
-    })?;
-    Ok(found)
+        Ok(batch)
+    }
+
+    /// All entries at once, for those who hold them all.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn all(mut self) -> Result<Vec<Entry>, VolumeError> {
+        let mut all = Vec::new();
+        loop {
+            let batch = self.next().await?;
+            all.extend(batch.entries);
+            if batch.is_last {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// An open directory that is being listed.
+pub(crate) struct Reader {
+    folder: VFolderRoot,
+    dir: Dir,
+    buffer: Vec<u8>,
+    /// Entries that may still be given.
+    left: usize,
+}
+
+impl Reader {
+    /// Opens `path` to list at most `limit` entries.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    pub(crate) fn new(
+        folder: &VFolderRoot,
+        path: &RelPath,
+        limit: usize,
+    ) -> Result<Self, VolumeError> {
+        let here = In(*folder.id(), path);
+        let dir = folder.open_dir(path).map_err(|error| here.err(error))?;
+        Ok(Self {
+            folder: folder.clone(),
+            dir,
+            buffer: Vec::new(),
+            left: limit,
+        })
+    }
+
+    fn read(&mut self) -> Result<Batch, VolumeError> {
+        let mut entries = Vec::new();
+        let mut more = true;
+        while more && 0 < self.left && entries.len() < BATCH_LEN_MIN {
+            let mut failed = None;
+            let (folder, dir) = (&self.folder, &self.dir);
+            more = dir.read_batch(&mut self.buffer, |name, _| {
+                if self.left == 0 || failed.is_some() {
+                    return;
+                }
+                match look(folder, dir, name) {
+                    Ok(Some(entry)) => {
+                        entries.push(entry);
+                        self.left -= 1;
+                    }
+                    Ok(None) => {}
+                    Err(error) => failed = Some(error),
+                }
+            })?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        Ok(Batch {
+            entries,
+            is_last: !more || self.left == 0,
+        })
+    }
+}
+
+/// One entry; `None` when it vanished or is not to be seen.
+fn look(folder: &VFolderRoot, dir: &Dir, name: &OsStr) -> Result<Option<Entry>, VolumeError> {
+    let stat = match dir.stat(name).map_err(VolumeError::from) {
+        Ok(stat) => stat,
+        Err(error) => match error.errno() {
+            Some(Errno::NOENT | Errno::ACCESS | Errno::PERM) => return Ok(None),
+            _ => return Err(error),
+        },
+    };
+    let kind = match () {
+        () if stat.is_dir() => EntryType::Directory,
+        () if stat.is_symlink() => EntryType::Symlink,
+        () => EntryType::File,
+    };
+    let symlink_target = match kind {
+        EntryType::Symlink => target(folder, dir.location(), name),
+        EntryType::File | EntryType::Directory => String::new(),
+    };
+    Ok(Some(Entry {
+        name: name.to_string_lossy().into_owned(),
+        kind,
+        mode: stat.mode,
+        size: stat.size,
+        created: Stamp {
+            unix_ns: stat.ctime_ns,
+        },
+        modified: Stamp {
+            unix_ns: stat.mtime_ns,
+        },
+        symlink_target,
+    }))
 }
 
 /// Where the link `name` in the directory at `location` leads, if that is below the directory.

@@ -22,7 +22,7 @@ use crate::capability::Kind;
 use crate::control::Control;
 use crate::error::VolumeError;
 use crate::fetch::Fetch;
-use crate::listing::{Entry, EntryType};
+use crate::listing::{Entry, EntryType, Listing};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
 use crate::tree::{LAYOUT_CURRENT, Tree};
@@ -103,9 +103,9 @@ impl Backend for Noop {
         })
     }
 
-    async fn list(&self, _: VFolderId, _: RelPath, _: usize) -> Result<Vec<Entry>, VolumeError> {
+    async fn list(&self, _: VFolderId, _: RelPath, _: usize) -> Result<Listing, VolumeError> {
         let now = Stamp::now();
-        Ok(vec![Entry {
+        Ok(Listing::of(vec![Entry {
             name: String::new(),
             kind: EntryType::File,
             mode: 0,
@@ -113,7 +113,7 @@ impl Backend for Noop {
             created: now,
             modified: now,
             symlink_target: String::new(),
-        }])
+        }]))
     }
 
     async fn mkdir(&self, _: VFolderId, _: RelPath, _: Mkdir) -> Result<(), VolumeError> {

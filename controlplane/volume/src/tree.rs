@@ -26,10 +26,10 @@ use crate::error::{In, VolumeError};
 use crate::fetch::Fetch;
 use crate::folder::Job;
 use crate::limits::Limits;
-use crate::listing::Entry;
+use crate::listing::{Listing, Reader};
 use crate::sweep::KeepSession;
 use crate::usage::{Sums, Tally};
-use crate::{deleting, folder, listing, moving, restore, sweep};
+use crate::{deleting, folder, moving, restore, sweep};
 
 /// Mode of a directory that a user makes, before the umask.
 const DIR_MODE: u32 = 0o755;
@@ -274,15 +274,10 @@ impl Tree {
         vfid: VFolderId,
         dir: RelPath,
         limit: usize,
-    ) -> Result<Vec<Entry>, VolumeError> {
-        let entries_max = self.limits.list_entries_max;
-        let limit = if limit == 0 {
-            entries_max
-        } else {
-            limit.min(entries_max)
-        };
-        self.in_folder(vfid, move |folder| listing::list(folder, &dir, limit))
-            .await
+    ) -> Result<Listing, VolumeError> {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        let reader = self.in_folder(vfid, move |folder| Reader::new(folder, &dir, limit));
+        Ok(Listing::open(reader.await?, Arc::clone(&self.lanes)))
     }
 
     /// See [`crate::Backend::mkdir`].

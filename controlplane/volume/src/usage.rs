@@ -22,7 +22,7 @@ use rustix::io::Errno;
 
 use crate::control::Control;
 use crate::crew::{self, Names, Visit};
-use crate::entries::for_each;
+use crate::entries::survey;
 use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::place::{Place, Shelf};
@@ -82,19 +82,24 @@ impl Tally {
     /// Those of reading `dir` itself.
     pub(crate) fn scan(
         &self,
-        mut dir: Dir,
+        dir: Dir,
         limits: &Limits,
         control: &Control,
     ) -> Result<bool, VolumeError> {
         let stat = dir.metadata()?;
-        self.add_allocated(&stat);
+        let own = Sums {
+            allocated_bytes: allocated(&stat),
+            ..Sums::default()
+        };
+        self.add(&own);
         let scan = Scan {
             tally: self,
             control,
             dev: stat.dev,
+            threads_max: limits.tree_threads_max,
         };
         let shelf = Shelf::new(limits.dirs_open_max);
-        let walked = scan.count(&mut dir).and_then(|names| {
+        let walked = scan.count(&dir).and_then(|names| {
             let root = Place::root(dir, &stat, &shelf);
             crew::walk(&scan, root, names, limits.tree_threads_max)
         });
@@ -114,20 +119,12 @@ impl Tally {
         }
     }
 
-    fn add(&self, stat: &Stat) {
-        self.entries.fetch_add(1, Ordering::Relaxed);
-        self.apparent_bytes.fetch_add(stat.size, Ordering::Relaxed);
-        if stat.is_file() {
-            self.content_bytes.fetch_add(stat.size, Ordering::Relaxed);
-        }
-        if stat.is_dir() || stat.nlink < 2 || self.is_first(stat) {
-            self.add_allocated(stat);
-        }
-    }
-
-    fn add_allocated(&self, stat: &Stat) {
-        let bytes = stat.blocks.saturating_mul(STAT_BLOCK_BYTES);
-        self.allocated_bytes.fetch_add(bytes, Ordering::Relaxed);
+    fn add(&self, sums: &Sums) {
+        let add = |to: &AtomicU64, more| to.fetch_add(more, Ordering::Relaxed);
+        add(&self.entries, sums.entries);
+        add(&self.apparent_bytes, sums.apparent_bytes);
+        add(&self.allocated_bytes, sums.allocated_bytes);
+        add(&self.content_bytes, sums.content_bytes);
     }
 
     fn is_first(&self, stat: &Stat) -> bool {
@@ -141,27 +138,57 @@ impl Tally {
     }
 }
 
+fn allocated(stat: &Stat) -> u64 {
+    stat.blocks.saturating_mul(STAT_BLOCK_BYTES)
+}
+
 struct Scan<'a> {
     tally: &'a Tally,
     control: &'a Control,
     dev: u64,
+    threads_max: usize,
+}
+
+/// What one thread has seen of one directory.
+#[derive(Default)]
+struct Seen {
+    sums: Sums,
+    dirs: Names,
 }
 
 impl Scan<'_> {
-    fn count(&self, dir: &mut Dir) -> Result<Names, VolumeError> {
-        let mut names = Names::default();
-        for_each(dir, |dir, entry| {
-            self.tally.check(self.control)?;
-            let Ok(stat) = dir.stat(&entry.name) else {
-                return Ok(());
-            };
-            self.tally.add(&stat);
-            if stat.is_dir() && stat.dev == self.dev {
-                names.push(&entry.name);
+    /// Counts the entries of `dir`; yields those to descend into.
+    fn count(&self, dir: &Dir) -> Result<Names, VolumeError> {
+        self.tally.check(self.control)?;
+        let found = Mutex::new(Names::default());
+        let done = |mut seen: Seen| {
+            self.tally.add(&seen.sums);
+            if 0 < seen.dirs.len() {
+                found.lock().append(&mut seen.dirs);
             }
-            Ok(())
-        })?;
-        Ok(names)
+            self.tally.check(self.control)
+        };
+        let each = |seen: &mut Seen, name: &OsStr| self.look(dir, name, seen);
+        survey(dir, self.threads_max, Seen::default, each, done)?;
+        Ok(found.into_inner())
+    }
+
+    fn look(&self, dir: &Dir, name: &OsStr, seen: &mut Seen) {
+        let Ok(stat) = dir.stat(name) else {
+            return;
+        };
+        let sums = &mut seen.sums;
+        sums.entries += 1;
+        sums.apparent_bytes += stat.size;
+        if stat.is_file() {
+            sums.content_bytes += stat.size;
+        }
+        if stat.is_dir() || stat.nlink < 2 || self.tally.is_first(&stat) {
+            sums.allocated_bytes += allocated(&stat);
+        }
+        if stat.is_dir() && stat.dev == self.dev {
+            seen.dirs.push(name);
+        }
     }
 
     fn enter_readable(
@@ -169,9 +196,9 @@ impl Scan<'_> {
         parent: &Arc<Place>,
         name: &OsStr,
     ) -> Result<(Arc<Place>, Names), VolumeError> {
-        let mut dir = parent.dir()?.open_dir(name)?;
+        let dir = parent.dir()?.open_dir(name)?;
         let stat = dir.metadata()?;
-        let names = self.count(&mut dir)?;
+        let names = self.count(&dir)?;
         let place = parent.child(name, dir, &stat);
         if names.len() > 0 {
             place.shelve();
@@ -188,7 +215,6 @@ impl Visit for Scan<'_> {
         parent: &Arc<Place>,
         name: &OsStr,
     ) -> Result<Option<(Arc<Place>, Names)>, VolumeError> {
-        self.tally.check(self.control)?;
         match self.enter_readable(parent, name) {
             Ok(entered) => Ok(Some(entered)),
             Err(error) if is_unreadable(&error) => Ok(None),

@@ -19,7 +19,7 @@ use crate::capability::{Capability, Kind};
 use crate::control::Control;
 use crate::error::VolumeError;
 use crate::fetch::Fetch;
-use crate::listing::Entry;
+use crate::listing::Listing;
 use crate::snapshot::{Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
@@ -279,8 +279,8 @@ impl Volume {
         self.backend.metric().await
     }
 
-    /// Entries of a directory in its own order, at most `limit` (0: as many as one answer may
-    /// hold). Links to directories inside the vfolder are followed for `dir`, not for entries.
+    /// Entries of a directory in its own order, at most `limit` (0: all). Links to directories
+    /// inside the vfolder are followed for `dir`, not for entries.
     ///
     /// # Errors
     /// Those of the system, for the directory: `ENOENT`, `ENOTDIR`.
@@ -289,7 +289,7 @@ impl Volume {
         vfid: VFolderId,
         dir: RelPath,
         limit: usize,
-    ) -> Result<Vec<Entry>, VolumeError> {
+    ) -> Result<Listing, VolumeError> {
         self.backend.list(vfid, dir, limit).await
     }
 

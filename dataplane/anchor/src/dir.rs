@@ -264,6 +264,24 @@ impl Dir {
         sys::sync(&self.fd).map_err(|e| self.os("sync", b"", e))
     }
 
+    /// Calls `each` for the next entries, about a thousand, from where the last call ended; `false`
+    /// when the directory is at its end. `buf` is scratch memory for any number of calls.
+    ///
+    /// Unlike [`Dir::entries`] it takes no copy of a name, and other calls may work on the
+    /// directory meanwhile.
+    pub fn read_batch(
+        &self,
+        buf: &mut Vec<u8>,
+        mut each: impl FnMut(&OsStr, FileKind),
+    ) -> Result<bool> {
+        let more = self.next_batch(buf, |name, kind, _| {
+            if !(self.hides_staging && name == STAGING_DIR.as_bytes()) {
+                each(OsStr::from_bytes(name), kind);
+            }
+        });
+        more.map_err(|errno| self.os("list", b"", errno))
+    }
+
     /// Reads entries up to a batch. `false` when the directory is at its end.
     pub(crate) fn next_batch(
         &self,

@@ -58,41 +58,6 @@ fn short_text(error: &VolumeError) -> String {
     }
 }
 
-/// `POST /folder/file/list`.
-pub(crate) async fn list(mut call: Call) -> Outcome {
-    let mut fields = call.parameters().await?;
-    let volume = fields.required("volume", grammar::string);
-    let vfid = fields.required("vfid", grammar::vfolder_id);
-    let path = fields.required("relpath", grammar::rel_path);
-    let (volume, vfid, path) = fields
-        .finish((volume, vfid, path))
-        .map_err(Failure::parameters)?;
-    let limit = call.settings.list_entries_max;
-    let entries = call
-        .state
-        .volumes
-        .find(&volume)?
-        .list(vfid, path, limit)
-        .await?;
-    let items: Vec<Value> = entries
-        .into_iter()
-        .map(|entry| {
-            json!({
-                "name": entry.name,
-                "type": entry.kind.wire(),
-                "stat": {
-                    "mode": entry.mode,
-                    "size": entry.size,
-                    "created": entry.created.to_string(),
-                    "modified": entry.modified.to_string(),
-                },
-                "symlink_target": entry.symlink_target,
-            })
-        })
-        .collect();
-    reply::ok(&json!({"items": items}))
-}
-
 /// `POST /folder/file/rename`.
 pub(crate) async fn rename(mut call: Call) -> Outcome {
     let mut fields = call.parameters().await?;

@@ -94,7 +94,8 @@ impl Scene {
     }
 
     pub fn list(&self, path: &str, limit: usize) -> Result<Vec<proxy_volume::Entry>, VolumeError> {
-        self.run(self.volume.list(self.vfid, rel(path), limit))
+        let listing = self.volume.list(self.vfid, rel(path), limit);
+        self.run(async { listing.await?.all().await })
     }
 
     pub fn delete_folder(&self, vfid: VFolderId) -> Result<(), VolumeError> {

@@ -95,9 +95,8 @@ fn a_wide_tree_is_cloned_listed_and_removed() {
         .clone_folder(scene.vfid, vfid(OTHER), TaskId::random(), reins());
     assert_eq!(scene.run(clone).unwrap().entries, 22_000);
     assert_eq!(count(&scene, OTHER), 22_000);
-    let entries = scene
-        .run(scene.volume.list(vfid(OTHER), RelPath::root(), 0))
-        .unwrap();
+    let listing = scene.volume.list(vfid(OTHER), RelPath::root(), 0);
+    let entries = scene.run(async { listing.await?.all().await }).unwrap();
     assert_eq!(entries.len(), 22_000);
     for id in [OTHER, crate::scene::FOLDER] {
         scene.delete_folder(vfid(id)).unwrap();
