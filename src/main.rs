@@ -32,6 +32,9 @@ use cli::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
+    // One provider is compiled in; whoever asks for the default one finds it. That somebody was
+    // faster is impossible here.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     // Wrong usage ends inside the parser, with code 2 and a hint.
     let cli = Cli::parse();
     match run(&cli) {

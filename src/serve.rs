@@ -16,7 +16,7 @@ use crate::datadir::{DataDir, Runtime, private_dir};
 use crate::failure::Failure;
 use crate::listen::{Listeners, bind_all};
 use crate::load::{Loaded, load, problems};
-use crate::settings::{Addresses, Identity, LOCAL_VOLUME, Settings, is_member, look};
+use crate::settings::{Addresses, Identity, LOCAL_VOLUME, Settings, look};
 use crate::{banner, logging, output, privileges, shutdown, wiring};
 
 /// Layout of folders on disk that a new volume has; the same file tells the original.
@@ -114,9 +114,6 @@ fn remarks(loaded: &Loaded, warnings: &[String]) {
     }
     for warning in warnings {
         tracing::warn!("{warning}");
-    }
-    if is_member(&loaded.document) {
-        tracing::warn!("[etcd]: fleet features are not active, this server keeps its own state");
     }
 }
 

@@ -69,7 +69,6 @@ pub struct Settings {
     /// The fleet, unless the server stands alone.
     pub fleet: Option<FleetSettings>,
     /// Performance figures of volumes.
-    #[allow(dead_code)]
     pub volume_stats: VolumeStats,
 }
 

@@ -7,7 +7,9 @@ mod collect;
 mod counters;
 mod fleet;
 mod keeper;
+mod links;
 mod snapshot;
+mod stats;
 mod tls;
 
 pub use tls::Certificates;
@@ -54,7 +56,7 @@ pub async fn run(
     let volumes = Arc::new(open_volumes(&settings)?);
     // A mount that hangs must not keep the others waiting; it is looked for again later.
     let _ = tokio::time::timeout(OPEN_WAIT, volumes.open_all()).await;
-    let mut fleet = Fleet::join(&settings, &store).await;
+    let mut fleet = Fleet::join(&settings, &store, &volumes).await;
     let runner = start_runner(&settings, &fleet, &volumes).await?;
 
     let entries = Arc::new(ArcSwap::from_pointee(snapshot::build(&settings, &volumes)));
@@ -199,7 +201,8 @@ fn api_state(
     let sessions = Arc::clone(&fleet.sessions);
     let (volumes, runner) = (Arc::clone(volumes), Arc::new(runner.clone()));
     let limits = api_limits(settings);
-    let state = ApiState::new(volumes, sessions, runner, api, Arc::new(health), &limits);
+    let mut state = ApiState::new(volumes, sessions, runner, api, Arc::new(health), &limits);
+    state.stats = fleet.stats.clone();
     state
         .metrics
         .add_source(Box::new(counters::DataPlane::new(server.metrics())));

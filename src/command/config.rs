@@ -74,12 +74,8 @@ fn source(loaded: &Loaded) -> String {
         })
 }
 
-/// What an `[etcd]` section means for now.
-const FLEET: &str = "fleet features are not active: the server keeps its own state";
-
 fn text(loaded: &Loaded, good: bool, warnings: &[String], found: &[Found]) -> String {
     let notes = &loaded.document.notes;
-    let fleet = is_member(&loaded.document).then(|| format!("etcd: {FLEET}"));
     let of = |kind: NoteKind| {
         notes
             .iter()
@@ -89,7 +85,6 @@ fn text(loaded: &Loaded, good: bool, warnings: &[String], found: &[Found]) -> St
     };
     let mut warned = of(NoteKind::Warning);
     warned.extend(warnings.iter().cloned());
-    warned.extend(fleet);
     let mut out = String::new();
     for (title, lines) in [
         ("warnings", warned),
@@ -131,7 +126,7 @@ fn report(loaded: &Loaded, issues: &[Issue], warnings: &[String], found: &[Found
         "warnings": warnings,
         "notes": notes.collect::<Vec<_>>(),
         "volumes": found.iter().map(volume).collect::<Vec<_>>(),
-        "fleet": if is_member(&loaded.document) { FLEET } else { "standalone" },
+        "fleet": if is_member(&loaded.document) { "member" } else { "standalone" },
         "data_dir": loaded.data_dir,
     })
 }

@@ -5,8 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use proxy_core::config::{Document, Issue};
-use proxy_fleet::discovery::{Endpoint, Place, Settings as Discovery};
+use proxy_fleet::discovery::{Place, Settings as Discovery};
 use proxy_fleet::etcd;
+use proxy_fleet::frame::ServiceEndpoint;
 use serde_json::{Map, Value};
 
 use crate::failure::plain;
@@ -14,7 +15,6 @@ use crate::load::Loaded;
 
 /// Membership in a fleet.
 #[derive(Clone)]
-#[allow(dead_code)]
 pub struct FleetSettings {
     /// etcd; without it Redis alone makes the fleet.
     pub etcd: Option<etcd::Settings>,
@@ -38,7 +38,6 @@ impl fmt::Debug for FleetSettings {
 }
 
 /// Performance figures of volumes.
-#[allow(dead_code)]
 #[derive(Clone, Copy, Debug)]
 pub struct VolumeStats {
     /// Between two looks.
@@ -150,13 +149,13 @@ fn of_discovery(document: &Document, node_id: &str) -> Discovery {
     }
 }
 
-fn of_endpoints(document: &Document) -> Vec<Endpoint> {
+fn of_endpoints(document: &Document) -> Vec<ServiceEndpoint> {
     let endpoint = |name: String| {
         let names = [name];
         let path = |key: &str| format!("service-discovery.endpoints[].{key}");
         let text = |key: &str| document.text(&path(key), &names).unwrap_or_default();
         let port = document.int_of(&path("port"), &names).unwrap_or_default();
-        Endpoint {
+        ServiceEndpoint {
             role: text("role"),
             scope: text("scope"),
             address: text("address"),

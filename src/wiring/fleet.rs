@@ -1,14 +1,27 @@
 //! What this server shares with others: sessions, tasks, events, and how they are.
 //!
-//! Alone, everything is in the embedded store and events go to the log.
+//! Alone, everything is in the embedded store and events go to the log. In a fleet nothing is
+//! waited for: who can not be reached is joined later, and the local store serves meanwhile.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use proxy_api::Check;
+use async_trait::async_trait;
+use proxy_api::{Check, Probe, StatsCache};
+use proxy_fleet::discovery::{Announcer, Managers};
+use proxy_fleet::etcd::Etcd;
+use proxy_fleet::events::{BusOptions, EventBus};
+use proxy_fleet::link::{Link, RedisSettings};
 use proxy_state::{EmbeddedStore, EventSink, LogSink, Sessions, TaskStore};
+use proxy_volume::Volumes;
 
+use super::links::{self, Links};
+use super::stats::SharedStats;
 use crate::settings::{FleetSettings, Settings};
+
+/// How long the start waits for etcd.
+const ETCD_WAIT: Duration = Duration::from_secs(3);
 
 /// Work that goes on while the server runs; cancelled by dropping.
 pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -25,16 +38,30 @@ pub struct Fleet {
     pub checks: Vec<Check>,
     /// To be run until the end.
     pub background: Vec<Background>,
+    /// Performance figures that all servers know.
+    pub stats: Option<Arc<dyn StatsCache>>,
+    /// Where Managers are.
+    #[allow(dead_code)]
+    pub managers: Option<Managers>,
+    /// etcd, for its single keys.
+    #[allow(dead_code)]
+    pub etcd: Option<Etcd>,
+    announcer: Option<Announcer>,
 }
 
 impl Fleet {
     /// Joins the fleet of the settings; without one, everything is local.
     ///
     /// Never fails and never waits long: what can not be reached now is joined later.
-    pub async fn join(settings: &Settings, store: &Arc<EmbeddedStore>) -> Self {
+    pub async fn join(
+        settings: &Settings,
+        store: &Arc<EmbeddedStore>,
+        volumes: &Arc<Volumes>,
+    ) -> Self {
+        let local = Self::local(store);
         match &settings.fleet {
-            None => Self::local(store),
-            Some(fleet) => Self::member(fleet, store).await,
+            None => local,
+            Some(fleet) => local.join_as_member(settings, fleet, volumes).await,
         }
     }
 
@@ -45,13 +72,149 @@ impl Fleet {
             events: Arc::new(LogSink),
             checks: Vec::new(),
             background: Vec::new(),
+            stats: None,
+            managers: None,
+            etcd: None,
+            announcer: None,
         }
     }
 
-    async fn member(_settings: &FleetSettings, store: &Arc<EmbeddedStore>) -> Self {
-        Self::local(store)
+    async fn join_as_member(
+        mut self,
+        settings: &Settings,
+        fleet: &FleetSettings,
+        volumes: &Arc<Volumes>,
+    ) -> Self {
+        let etcd = fleet.etcd.clone().map(Etcd::open);
+        let redis = redis_settings(etcd.as_ref(), fleet).await;
+        let links = Arc::new(Links::open(redis.as_ref()));
+        if let Some(etcd) = &etcd {
+            let (etcd, links) = (etcd.clone(), Arc::clone(&links));
+            self.background
+                .push(Box::pin(links::follow(etcd, links, redis)));
+        }
+        self.checks = checks(etcd.as_ref(), &links);
+        let bus = self.share_events(settings, &links);
+        self.share_stats(settings, &links, Arc::clone(volumes));
+        let live = links.live.clone();
+        let endpoint = fleet.manager_endpoint.clone();
+        self.managers = Some(Managers::new(endpoint, live.clone(), etcd.clone()));
+        let announcer = Announcer::new(fleet.discovery.clone(), live, etcd.clone(), bus);
+        self.background.push(Box::pin(announcer.clone().run()));
+        self.announcer = Some(announcer);
+        self.etcd = etcd;
+        self
+    }
+
+    /// Events go to everybody. Without a place for those that wait, to the log alone.
+    fn share_events(&mut self, settings: &Settings, links: &Links) -> Option<EventBus> {
+        let options = BusOptions::default();
+        match EventBus::open(links.stream.clone(), &settings.data_dir, options) {
+            Ok(bus) => {
+                self.events = Arc::new(bus.clone());
+                self.background.push(Box::pin(bus.clone().run()));
+                Some(bus)
+            }
+            Err(error) => {
+                tracing::error!(%error, "no place for events: nobody hears of tasks");
+                None
+            }
+        }
+    }
+
+    /// Performance figures are read now and then, and kept where all servers look.
+    fn share_stats(&mut self, settings: &Settings, links: &Links, volumes: Arc<Volumes>) {
+        let times = settings.volume_stats;
+        let (link, ttl) = (links.statistics.clone(), times.cache_ttl);
+        let cache: Arc<dyn StatsCache> = Arc::new(SharedStats { link, ttl });
+        self.stats = Some(Arc::clone(&cache));
+        let (interval, time_max) = (times.observe_interval, times.observe_timeout);
+        let observed = proxy_api::stats::observe(volumes, cache, interval, time_max);
+        self.background.push(Box::pin(observed));
     }
 
     /// Tells the others that this server goes. Bounded in time.
-    pub async fn leave(&self) {}
+    pub async fn leave(&self) {
+        if let Some(announcer) = &self.announcer {
+            announcer.leave().await;
+        }
+    }
+}
+
+/// Where Redis is: etcd first, the configuration while etcd does not say.
+async fn redis_settings(etcd: Option<&Etcd>, fleet: &FleetSettings) -> Option<RedisSettings> {
+    let local = || links::read(&fleet.redis, "configuration");
+    let (found, from) = match etcd {
+        None => (local(), "configuration"),
+        Some(etcd) if etcd.is_up_within(ETCD_WAIT).await => match links::from_etcd(etcd).await {
+            Some(found) => (Some(found), "etcd"),
+            None => (local(), "configuration"),
+        },
+        Some(etcd) => {
+            let why = etcd.fault().unwrap_or_else(|| "it says nothing".to_owned());
+            tracing::error!(
+                why,
+                "etcd does not answer: the local configuration serves, and etcd is joined as soon \
+                 as it is there"
+            );
+            (local(), "configuration")
+        }
+    };
+    match &found {
+        Some(found) => links::tell(found, from),
+        None => tracing::error!(
+            "it is not known where redis is: uploads and tasks are known to this server alone, \
+             events wait, until config/redis is in etcd or [redis] in the configuration"
+        ),
+    }
+    found
+}
+
+/// What health says of the fleet. Nothing of it gates readiness: transfers go on without.
+fn checks(etcd: Option<&Etcd>, links: &Links) -> Vec<Check> {
+    let check = |service_group, component_id: &str, probe: Arc<dyn Probe>| Check {
+        service_group,
+        component_id: component_id.to_owned(),
+        gates: false,
+        probe,
+    };
+    let etcd = etcd.map(|etcd| check("etcd", "etcd", Arc::new(EtcdProbe(etcd.clone()))));
+    // The first two names are the original's.
+    let links = [
+        ("bgtask", &links.bgtask),
+        ("artifact", &links.statistics),
+        ("stream", &links.stream),
+        ("tus", &links.tus),
+    ];
+    let links = links.map(|(name, link)| check("redis", name, Arc::new(LinkProbe(link.clone()))));
+    etcd.into_iter().chain(links).collect()
+}
+
+/// The connection probes by itself, so that asking takes no time.
+struct EtcdProbe(Etcd);
+
+#[async_trait]
+impl Probe for EtcdProbe {
+    async fn probe(&self) -> Result<(), String> {
+        match self.0.state().up {
+            true => Ok(()),
+            false => Err(why(self.0.fault())),
+        }
+    }
+}
+
+struct LinkProbe(Link);
+
+#[async_trait]
+impl Probe for LinkProbe {
+    async fn probe(&self) -> Result<(), String> {
+        match self.0.state().up {
+            true => Ok(()),
+            false => Err(why(self.0.fault())),
+        }
+    }
+}
+
+fn why(fault: Option<String>) -> String {
+    fault.unwrap_or_else(|| "not connected yet".to_owned())
 }

@@ -22,6 +22,7 @@ mod reply;
 mod route;
 mod serve;
 mod state;
+pub mod stats;
 #[cfg(test)]
 mod testbed;
 
@@ -31,3 +32,4 @@ pub use metrics::Metrics;
 pub use route::{internal_router, manager_router};
 pub use serve::serve;
 pub use state::{ApiState, Limits, Settings};
+pub use stats::StatsCache;

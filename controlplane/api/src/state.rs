@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::stats::StatsCache;
 
 /// Everything that handlers reach. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct ApiState {
     pub metrics: Arc<Metrics>,
     /// The last findings of the health probes.
     pub health: Arc<Health>,
+    /// Performance figures that the fleet shares, in a fleet.
+    pub stats: Option<Arc<dyn StatsCache>>,
     /// Bounds the requests at work, see [`Limits::requests_in_flight_max`].
     pub in_flight: Arc<Semaphore>,
 }
@@ -53,6 +56,7 @@ impl ApiState {
             settings: Arc::new(ArcSwap::from_pointee(settings)),
             metrics: Arc::new(Metrics::new()),
             health,
+            stats: None,
             in_flight: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
         }
     }

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 mod drive;
 mod error;
+mod known;
 mod layout;
 mod settings;
 mod watching;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::call::Call;
 use crate::reply::{self, Failure, Outcome};
+use crate::stats;
 
 /// `GET /volumes`. Never fails: the Manager asks on nearly every screen, and one volume that is
 /// down must not take the others from its users.
@@ -55,18 +56,13 @@ pub(crate) async fn hwinfo(mut call: Call) -> Outcome {
 /// `GET /volume/performance-metric`.
 pub(crate) async fn performance_metric(mut call: Call) -> Outcome {
     let volume = volume_name(call.parameters().await?)?;
-    let metric = call.state.volumes.find(&volume)?.metric().await?;
-    reply::ok(&json!({
-        "metric": {
-            "iops_read": metric.iops_read,
-            "iops_write": metric.iops_write,
-            "io_bytes_read": metric.io_bytes_read,
-            "io_bytes_write": metric.io_bytes_write,
-            "io_usec_read": metric.io_usec_read,
-            "io_usec_write": metric.io_usec_write,
-        },
-        "observed_at": metric.observed_at.to_string(),
-    }))
+    let found = call.state.volumes.find(&volume)?;
+    let cache = call.state.stats.as_ref();
+    if let Some(answer) = stats::shared(cache, &volume).await {
+        return reply::ok(&answer);
+    }
+    let metric = found.metric().await?;
+    reply::ok(&stats::share(cache, &volume, &metric).await)
 }
 
 /// `GET /volume/quota`, a route of old Managers that no release implements any more. The original

@@ -106,6 +106,37 @@ async fn scopes_are_merged_as_the_original_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_operators_keys_are_read_as_meant() {
+    let Some(real) = Real::start() else { return };
+    let etcd = connected(&real).await;
+    assert_eq!(etcd.mount_prefix().await.unwrap(), None);
+    for (value, want) in [("/mnt/v", Some("/mnt/v")), ("", None)] {
+        real.put("/sorna/local/volumes/_mount", value);
+        assert_eq!(
+            etcd.mount_prefix().await.unwrap().as_deref(),
+            want,
+            "{value:?}"
+        );
+    }
+    assert_eq!(etcd.file_io_timeout().await.unwrap(), None);
+    for (value, want) in [
+        ("60", Ok(Some(60_000))),
+        (" 1.5 ", Ok(Some(1500))),
+        ("", Ok(None)),
+        ("None", Ok(None)),
+        ("soon", Err(())),
+        ("-1", Err(())),
+    ] {
+        real.put("/sorna/local/config/watcher/file-io-timeout", value);
+        let got = etcd
+            .file_io_timeout()
+            .await
+            .map(|bound| bound.map(|b| b.as_millis()));
+        assert_eq!(got.map_err(drop), want, "{value:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_number_is_taken_once() {
     let Some(real) = Real::start() else { return };
     let etcd = connected(&real).await;
@@ -113,7 +144,7 @@ async fn a_number_is_taken_once() {
     let takers: Vec<_> = (0..8)
         .map(|_| {
             let etcd = etcd.clone();
-            tokio::spawn(async move { etcd.next_number(key, 100).await.unwrap() })
+            tokio::spawn(async move { etcd.next_project_id(100).await.unwrap() })
         })
         .collect();
     let mut taken = Vec::new();

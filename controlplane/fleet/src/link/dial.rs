@@ -22,6 +22,8 @@ const SENTINEL_BOUND: Duration = Duration::from_secs(1);
 /// Why there is no connection.
 #[derive(Debug, Error)]
 pub(super) enum DialError {
+    #[error("neither etcd nor the configuration has said where it is")]
+    Unknown,
     #[error("no answer within {DIAL_BOUND:?}")]
     Late,
     #[error("no sentinel knows a master of the name {service}: {why}")]
@@ -88,6 +90,7 @@ async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
 
 async fn client(target: &Target, db: i64) -> Result<Client, DialError> {
     let at = match &target.servers {
+        Servers::Unknown => return Err(DialError::Unknown),
         Servers::One(address) => address.clone(),
         Servers::Sentinels {
             all,

@@ -70,6 +70,8 @@ impl fmt::Display for Address {
 /// How a server is found.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Servers {
+    /// Nobody has said yet; a link to it waits to be switched.
+    Unknown,
     /// It is there.
     One(Address),
     /// Sentinels know where it is.
@@ -108,6 +110,17 @@ pub struct Target {
 }
 
 impl Target {
+    /// Somewhere that is not known yet.
+    pub fn unknown() -> Self {
+        Self {
+            servers: Servers::Unknown,
+            user: None,
+            password: None,
+            tls: None,
+            response_bound: RESPONSE_BOUND,
+        }
+    }
+
     /// A server without password, for tests and tools.
     pub fn plain(address: Address) -> Self {
         Self {
@@ -123,6 +136,7 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.servers {
+            Servers::Unknown => f.write_str("not known yet"),
             Servers::One(address) => address.fmt(f),
             Servers::Sentinels { all, service, .. } => {
                 write!(f, "{service} of the sentinels")?;
