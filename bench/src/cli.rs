@@ -16,7 +16,8 @@ use clap::{Args, Parser, Subcommand};
         storage-bench run --workload '*.small' --verify\n  \
         storage-bench run --json run.json --html run.html\n  \
         storage-bench report run.json more.json --markdown docs/benchmarks.md\n  \
-        storage-bench peers install\n\n\
+        storage-bench peers install\n  \
+        storage-bench trees --install --files 100000 --dirs 1000\n\n\
         Exit status: 0 done, 1 a row failed, 2 wrong usage."
 )]
 pub struct Cli {
@@ -33,6 +34,8 @@ pub struct Cli {
 pub enum Command {
     /// Run workloads against peers, in turns, and report
     Run(Box<Run>),
+    /// Count, list, clone and delete trees of many files, beside the tools that do it best
+    Trees(Box<crate::trees::Trees>),
     /// List the workloads
     List,
     /// The servers to compare with

@@ -15,7 +15,7 @@ use crate::report;
 use crate::results::Results;
 use crate::runner::{self, Settings};
 use crate::workload::{Medium, Workload};
-use crate::{machine, workloads};
+use crate::{machine, trees, workloads};
 
 /// What stops a command, for the user to read.
 pub type Problem = Box<dyn std::error::Error>;
@@ -36,6 +36,13 @@ pub fn run(cli: Cli) -> Result<bool, Problem> {
         Command::Run(options) => {
             places.program.clone_from(&options.program);
             measure(&options, &places)
+        }
+        Command::Trees(options) => {
+            let home = places
+                .peers
+                .clone()
+                .unwrap_or_else(peers::setup::default_home);
+            trees::run(&options, &home)
         }
         Command::List => list(),
         Command::Peers { command } => match command {

@@ -35,6 +35,7 @@ pub mod report;
 pub mod results;
 pub mod runner;
 pub mod tls;
+pub mod trees;
 pub mod unpack;
 pub mod workload;
 pub mod workloads;
