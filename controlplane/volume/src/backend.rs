@@ -214,6 +214,18 @@ pub trait Backend: Send + Sync {
     /// The opened directory for those who cannot wait; `None` until it is open.
     fn root(&self) -> Option<VolumeRoot>;
 
+    /// Looks whether something else is mounted at the volume's path now, and opens that. `true`:
+    /// it is another directory than before.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unavailable`]; what was open stays open then.
+    async fn refresh(&self) -> Result<bool, VolumeError> {
+        Ok(false)
+    }
+
+    /// Lets go of the opened directory, so that it can be unmounted. The next operation opens it.
+    fn close(&self) {}
+
     /// Makes a quota scope, with a limit where the backend enforces one.
     ///
     /// # Errors

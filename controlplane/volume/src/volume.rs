@@ -79,6 +79,19 @@ impl Volume {
         }
     }
 
+    /// See [`Backend::refresh`].
+    ///
+    /// # Errors
+    /// [`VolumeError::Unavailable`].
+    pub async fn refresh(&self) -> Result<bool, VolumeError> {
+        self.backend.refresh().await
+    }
+
+    /// See [`Backend::close`].
+    pub fn close(&self) {
+        self.backend.close();
+    }
+
     /// Makes a quota scope. Backends without quotas ignore the limit.
     ///
     /// # Errors
