@@ -17,6 +17,7 @@ use proxy_state::{EmbeddedStore, EventSink, LogSink, Sessions, TaskStore};
 use proxy_volume::Volumes;
 
 use super::links::{self, Links};
+use super::mounting::Ear;
 use super::stats::SharedStats;
 use crate::settings::{FleetSettings, Settings};
 
@@ -36,6 +37,8 @@ pub struct Fleet {
     pub events: Arc<dyn EventSink>,
     /// What health asks, beside the store and the volumes.
     pub checks: Vec<Check>,
+    /// Where requests to mount come from, and answers go; `None` when there is no channel.
+    pub ear: Option<Ear>,
     /// To be run until the end.
     pub background: Vec<Background>,
     /// Performance figures that all servers know.
@@ -71,6 +74,7 @@ impl Fleet {
             tasks: Arc::clone(store) as Arc<dyn TaskStore>,
             events: Arc::new(LogSink),
             checks: Vec::new(),
+            ear: None,
             background: Vec::new(),
             stats: None,
             managers: None,
@@ -95,6 +99,11 @@ impl Fleet {
         }
         self.checks = checks(etcd.as_ref(), &links);
         let bus = self.share_events(settings, &links);
+        self.ear = bus.clone().map(|bus| Ear {
+            bus,
+            etcd: etcd.clone(),
+            node_id: settings.node_id.clone(),
+        });
         self.share_stats(settings, &links, Arc::clone(volumes));
         let live = links.live.clone();
         let endpoint = fleet.manager_endpoint.clone();
