@@ -23,6 +23,7 @@ use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::folder::Job;
 use crate::listing::Listing;
+use crate::paging::{Page, PageWish};
 use crate::snapshot::{Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
@@ -368,6 +369,14 @@ pub trait Backend: Send + Sync {
         limit: usize,
     ) -> Result<Listing, VolumeError> {
         self.tree().await?.list(vfid, dir, limit).await
+    }
+
+    /// Some entries of a directory or of the tree below it. See [`crate::Volume::page`].
+    ///
+    /// # Errors
+    /// See there.
+    async fn page(&self, vfid: VFolderId, wish: PageWish) -> Result<Page, VolumeError> {
+        self.tree().await?.page(vfid, wish).await
     }
 
     /// Makes a directory, mode 0755 through the umask.

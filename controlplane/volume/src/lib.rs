@@ -28,6 +28,7 @@ mod limits;
 mod listing;
 mod moving;
 mod noop;
+mod paging;
 mod place;
 mod remove;
 #[allow(
@@ -57,6 +58,7 @@ pub use fetch::{Fetch, PIECE_BYTES};
 pub use limits::Limits;
 pub use listing::{Batch, Entry, EntryType, Listing};
 pub use noop::Noop;
+pub use paging::{Order, PAGE_LEN_MAX, Page, PageWish};
 pub use snapshot::{Snapshot, SnapshotName, Unit};
 pub use stamp::Stamp;
 pub use sweep::{CLONE_AGE_MIN, KeepSession};

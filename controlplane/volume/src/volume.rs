@@ -20,6 +20,7 @@ use crate::control::Control;
 use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::listing::Listing;
+use crate::paging::{Page, PageWish};
 use crate::snapshot::{Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
@@ -304,6 +305,14 @@ impl Volume {
         limit: usize,
     ) -> Result<Listing, VolumeError> {
         self.backend.list(vfid, dir, limit).await
+    }
+
+    /// Some entries of a directory or of the tree below it, and where the next ones begin.
+    ///
+    /// # Errors
+    /// Those of the directory; [`VolumeError::Refused`] for a cursor that no page gave.
+    pub async fn page(&self, vfid: VFolderId, wish: PageWish) -> Result<Page, VolumeError> {
+        self.backend.page(vfid, wish).await
     }
 
     /// Makes a directory, mode 0755 through the umask.
