@@ -161,7 +161,7 @@ async fn redis_settings(etcd: Option<&Etcd>, fleet: &FleetSettings) -> Option<Re
         },
         Some(etcd) => {
             let why = etcd.fault().unwrap_or_else(|| "it says nothing".to_owned());
-            tracing::error!(
+            tracing::warn!(
                 why,
                 "etcd does not answer: the local configuration serves, and etcd is joined as soon \
                  as it is there"
@@ -171,7 +171,7 @@ async fn redis_settings(etcd: Option<&Etcd>, fleet: &FleetSettings) -> Option<Re
     };
     match &found {
         Some(found) => links::tell(found, from),
-        None => tracing::error!(
+        None => tracing::warn!(
             "it is not known where redis is: uploads and tasks are known to this server alone, \
              events wait, until config/redis is in etcd or [redis] in the configuration"
         ),
