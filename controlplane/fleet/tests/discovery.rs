@@ -13,14 +13,8 @@ use proxy_testkit::redis::RedisServer;
 
 const SOON: Duration = Duration::from_secs(20);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn managers_are_found_where_they_announce_themselves() {
-    let Some(redis) = RedisServer::start() else {
-        return;
-    };
-    let Some(real) = RealEtcd::start() else {
-        return;
-    };
+/// Connections to both.
+async fn connected(real: &RealEtcd, redis: &RedisServer) -> (Etcd, Link) {
     let etcd = Etcd::open(Settings {
         endpoints: vec![real.address().to_string()],
         namespace: "local".to_owned(),
@@ -37,7 +31,18 @@ async fn managers_are_found_where_they_announce_themselves() {
         .await
         .unwrap()
         .unwrap();
+    (etcd, link)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn managers_are_found_where_they_announce_themselves() {
+    let Some(redis) = RedisServer::start() else {
+        return;
+    };
+    let Some(real) = RealEtcd::start() else {
+        return;
+    };
+    let (etcd, link) = connected(&real, &redis).await;
     let managers = Managers::new(None, link.clone(), Some(etcd.clone()));
     assert_eq!(managers.find().await, [""; 0]);
     for (id, address, beat) in [("m1", "10.0.0.1:8081", 10.5), ("m2", "10.0.0.2:8081", 30.5)] {
