@@ -12,24 +12,15 @@ use proxy_server::bridge::{self, Call, Claimed, Grant, Known, Refusal, Report};
 use proxy_state::{
     Change, Claim, ClaimError, ClaimOutcome, Holder, LeaseError, Session, SessionState, Sessions,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 /// Reports of one session that may wait; its holder sends one at a time.
 const REPORTS_MAX: usize = 4;
 
-/// Answers calls until the data plane is gone. Once `ending` says so, new calls are refused and
-/// whoever holds a session is asked to let go of it, with all that it received on record.
-pub async fn serve(
-    mut calls: mpsc::Receiver<Call>,
-    sessions: Arc<dyn Sessions>,
-    ending: watch::Receiver<bool>,
-) {
+/// Answers calls until the data plane is gone.
+pub async fn serve(mut calls: mpsc::Receiver<Call>, sessions: Arc<dyn Sessions>) {
     while let Some(call) = calls.recv().await {
         let sessions = Arc::clone(&sessions);
-        if *ending.borrow() {
-            refuse(call);
-            continue;
-        }
         match call {
             Call::Look { session, reply } => {
                 tokio::spawn(async move {
@@ -45,8 +36,7 @@ pub async fn serve(
                 want,
                 reply,
             } => {
-                let ending = ending.clone();
-                tokio::spawn(claim(sessions, *upload, staged, want, ending, reply));
+                tokio::spawn(claim(sessions, *upload, staged, want, reply));
             }
         }
     }
@@ -73,7 +63,6 @@ async fn claim(
     upload: UploadClaims,
     staged: (u64, u64),
     want: Want,
-    ending: watch::Receiver<bool>,
     reply: oneshot::Sender<Result<Claimed, Refusal>>,
 ) {
     let session = Session {
@@ -112,15 +101,7 @@ async fn claim(
     };
     // If the caller is gone, the grant goes down with the answer and the keeper ends at once.
     let _ = reply.send(Ok(Claimed::Granted(grant)));
-    keep(sessions, *granted, want, incoming, (revoke, ending)).await;
-}
-
-/// The server is on its way out: clients come again.
-fn refuse(call: Call) {
-    match call {
-        Call::Look { reply, .. } => drop(reply.send(Err(Refusal::Closed))),
-        Call::Claim { reply, .. } => drop(reply.send(Err(Refusal::Closed))),
-    }
+    keep(sessions, *granted, want, incoming, revoke).await;
 }
 
 fn refused(error: ClaimError) -> Refusal {
@@ -138,7 +119,7 @@ async fn keep(
     granted: proxy_state::Grant,
     want: Want,
     mut incoming: mpsc::Receiver<Report>,
-    (revoke, mut ending): (oneshot::Sender<Want>, watch::Receiver<bool>),
+    revoke: oneshot::Sender<Want>,
 ) {
     let proxy_state::Grant {
         holder,
@@ -153,15 +134,6 @@ async fn keep(
             signal = &mut revoked, if revoke.is_some() => {
                 if let (Ok(signal), Some(revoke)) = (signal, revoke.take()) {
                     let _ = revoke.send(signal.newcomer);
-                }
-                continue;
-            }
-            // A sender that is gone means the end as well.
-            _ = ending.wait_for(|ending| *ending), if revoke.is_some() => {
-                if let Some(revoke) = revoke.take() {
-                    // Nobody else brings any of its bytes: all that came is kept.
-                    let nothing = Want::append(Some(Offset::new(u64::MAX)));
-                    let _ = revoke.send(nothing);
                 }
                 continue;
             }

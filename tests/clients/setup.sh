@@ -5,6 +5,7 @@
 #   setup.sh tus DIR              Python with aiotusclient and tuspy
 #   setup.sh backend-VERSION DIR  Python >= 3.13 with the SDK and the Manager of that version
 #   setup.sh node DIR             Node.js beside node_modules with tus-js-client
+#   setup.sh vendor-NAME DIR      Python with a storage vendor's client, see ../simulators/clients
 #
 # Versions are pinned in this directory. A second call with the same pins does nothing.
 # When something cannot be had, the last line of standard error says what, and the exit is 75.
@@ -53,6 +54,18 @@ make_venv() {
     echo "$venv/bin/python"
 }
 
+# vendor_python NAME: clients that are not kept up any more need an older Python.
+vendor_python() {
+    local candidate
+    if [ "$1" = purity-fb ]; then
+        for candidate in python3.11 /usr/bin/python3.11 python3.10 python3.9; do
+            if command -v "$candidate"; then return; fi
+        done
+        return 1
+    fi
+    command -v python3
+}
+
 make_node() {
     local modules=$dir/node stamp
     command -v node >/dev/null && command -v npm >/dev/null || refuse "no node or no npm"
@@ -80,6 +93,11 @@ tus)
 backend-*)
     python=$(python_3_13) || refuse "no Python >= 3.13 here, and none to be had"
     make_venv "$python" "$here/$name.txt"
+    ;;
+vendor-*)
+    pins=$here/../simulators/clients/${name#vendor-}.txt
+    python=$(vendor_python "${name#vendor-}") || refuse "no Python that this client works with"
+    make_venv "$python" "$pins"
     ;;
 node) make_node ;;
 *) refuse "no client $name" ;;

@@ -198,11 +198,7 @@ impl Reader {
 }
 
 /// One entry; `None` when it vanished or is not to be seen.
-pub(crate) fn look(
-    folder: &VFolderRoot,
-    dir: &Dir,
-    name: &OsStr,
-) -> Result<Option<Entry>, VolumeError> {
+fn look(folder: &VFolderRoot, dir: &Dir, name: &OsStr) -> Result<Option<Entry>, VolumeError> {
     let stat = match dir.stat(name).map_err(VolumeError::from) {
         Ok(stat) => stat,
         Err(error) => match error.errno() {

@@ -27,10 +27,9 @@ use crate::fetch::Fetch;
 use crate::folder::Job;
 use crate::limits::Limits;
 use crate::listing::{Listing, Reader};
-use crate::paging::{Page, PageWish};
 use crate::sweep::KeepSession;
 use crate::usage::{Sums, Tally};
-use crate::{deleting, folder, moving, paging, restore, sweep};
+use crate::{deleting, folder, moving, restore, sweep};
 
 /// Mode of a directory that a user makes, before the umask.
 const DIR_MODE: u32 = 0o755;
@@ -126,6 +125,42 @@ impl Tree {
     pub async fn scope_exists(&self, scope: QuotaScopeId) -> Result<bool, VolumeError> {
         self.on_volume(move |root| Ok(root.scope_exists(&scope)?))
             .await
+    }
+
+    /// As [`Self::scope_exists`], after a look at all that lies beside it: an NFS client then
+    /// asks the server again for a name that it remembers as missing.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    pub(crate) async fn scope_listed(&self, scope: QuotaScopeId) -> Result<bool, VolumeError> {
+        self.on_volume(move |root| {
+            for entry in root.open_scope(None)?.entries() {
+                entry?;
+            }
+            Ok(root.scope_exists(&scope)?)
+        })
+        .await
+    }
+
+    /// Whether a scope that is there holds nothing.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    pub(crate) async fn scope_is_empty(&self, scope: QuotaScopeId) -> Result<bool, VolumeError> {
+        self.on_volume(move |root| {
+            let mut dir = root.open_scope(Some(&scope))?;
+            let first = dir.entries().next().transpose()?;
+            Ok(first.is_none())
+        })
+        .await
+    }
+
+    /// Looks whether a vfolder is there.
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`].
+    pub(crate) async fn check_folder(&self, vfid: VFolderId) -> Result<(), VolumeError> {
+        self.in_folder(vfid, |_| Ok(())).await
     }
 
     /// See [`crate::Backend::create_folder`].
@@ -279,15 +314,6 @@ impl Tree {
         let limit = if limit == 0 { usize::MAX } else { limit };
         let reader = self.in_folder(vfid, move |folder| Reader::new(folder, &dir, limit));
         Ok(Listing::open(reader.await?, Arc::clone(&self.lanes)))
-    }
-
-    /// See [`crate::Backend::page`].
-    ///
-    /// # Errors
-    /// See there.
-    pub async fn page(&self, vfid: VFolderId, wish: PageWish) -> Result<Page, VolumeError> {
-        self.in_folder(vfid, move |folder| paging::page(folder, &wish))
-            .await
     }
 
     /// See [`crate::Backend::mkdir`].

@@ -20,10 +20,10 @@ use crate::control::Control;
 use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::listing::Listing;
-use crate::paging::{Page, PageWish};
 use crate::snapshot::{Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
+use crate::vendor::VendorStats;
 use crate::volumes::Spec;
 
 /// See the module.
@@ -63,6 +63,11 @@ impl Volume {
         self.backend.capabilities()
     }
 
+    /// What was asked of the storage system's own interface; `None` where there is none.
+    pub fn vendor_stats(&self) -> Option<VendorStats> {
+        self.backend.vendor_stats()
+    }
+
     /// The open mount point, for those who resolve names on their own threads; `None` until the
     /// volume could be opened.
     pub fn root(&self) -> Option<VolumeRoot> {
@@ -78,19 +83,6 @@ impl Volume {
             Ok(_) | Err(VolumeError::Unsupported) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    /// See [`Backend::refresh`].
-    ///
-    /// # Errors
-    /// [`VolumeError::Unavailable`].
-    pub async fn refresh(&self) -> Result<bool, VolumeError> {
-        self.backend.refresh().await
-    }
-
-    /// See [`Backend::close`].
-    pub fn close(&self) {
-        self.backend.close();
     }
 
     /// Makes a quota scope. Backends without quotas ignore the limit.
@@ -305,14 +297,6 @@ impl Volume {
         limit: usize,
     ) -> Result<Listing, VolumeError> {
         self.backend.list(vfid, dir, limit).await
-    }
-
-    /// Some entries of a directory or of the tree below it, and where the next ones begin.
-    ///
-    /// # Errors
-    /// Those of the directory; [`VolumeError::Refused`] for a cursor that no page gave.
-    pub async fn page(&self, vfid: VFolderId, wish: PageWish) -> Result<Page, VolumeError> {
-        self.backend.page(vfid, wish).await
     }
 
     /// Makes a directory, mode 0755 through the umask.

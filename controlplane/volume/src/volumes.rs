@@ -15,8 +15,11 @@ use crate::backend::Backend;
 use crate::capability::Kind;
 use crate::error::VolumeError;
 use crate::limits::Limits;
+use crate::netapp::{self, NetApp};
 use crate::noop::Noop;
 use crate::tree::LAYOUT_CURRENT;
+use crate::vendor::options::BackendOption;
+use crate::vendor::rest::REST_OPTIONS;
 use crate::vfs::Vfs;
 use crate::volume::Volume;
 
@@ -70,6 +73,7 @@ fn build(kind: Kind, spec: &Spec, limits: &Limits) -> Result<Arc<dyn Backend>, S
     Ok(match kind {
         Kind::Vfs => Arc::new(Vfs::new(&spec.name, spec.path.clone(), limits)),
         Kind::Noop => Arc::new(Noop),
+        Kind::NetApp => Arc::new(NetApp::new(spec, spec.path.clone(), limits)?),
         _ => {
             return Err(SpecError::UnknownBackend {
                 volume: spec.name.clone(),
@@ -77,6 +81,15 @@ fn build(kind: Kind, spec: &Spec, limits: &Limits) -> Result<Arc<dyn Backend>, S
             });
         }
     })
+}
+
+/// The options of a kind of backend, in the order in which people read about them.
+pub fn options_of(kind: Kind) -> Vec<&'static BackendOption> {
+    let tables: &[&'static [BackendOption]] = match kind {
+        Kind::NetApp => &[netapp::OPTIONS, REST_OPTIONS],
+        _ => &[],
+    };
+    tables.iter().copied().flatten().collect()
 }
 
 fn known() -> String {

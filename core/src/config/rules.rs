@@ -21,7 +21,7 @@ pub static BACKENDS: [(&str, BackendState); 14] = [
     ("noop", BackendState::Ready),
     ("xfs", BackendState::Later),
     ("cephfs", BackendState::Later),
-    ("netapp", BackendState::Later),
+    ("netapp", BackendState::Ready),
     ("purestorage", BackendState::Later),
     ("dellemc-onefs", BackendState::Later),
     ("gpfs", BackendState::Later),

@@ -24,6 +24,7 @@
 pub mod disk;
 pub mod fault;
 pub mod jobs;
+pub mod netapp;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -156,6 +157,11 @@ pub trait Vendor: Send + Sync + Sized + 'static {
     /// All sessions and tokens are forgotten.
     fn expire(&self) {}
 
+    /// Its jobs, if it has any.
+    fn jobs(&self) -> Option<&jobs::Jobs> {
+        None
+    }
+
     /// The system was switched off and on again: what it keeps in memory is lost.
     fn restart(&self) {
         self.expire();
@@ -269,12 +275,26 @@ impl<V: Vendor> Simulator<V> {
     }
 }
 
-/// A simulator of any vendor, for those who only need its address.
+/// A simulator of any vendor, for those who do not look at its state.
 pub trait Running {
     /// `https://127.0.0.1:port`.
     fn url(&self) -> String;
     /// The certificate to trust, PEM.
     fn ca_file(&self) -> &Path;
+    /// See [`Simulator::inject`].
+    fn inject(&self, fault: Fault);
+    /// See [`Simulator::heal`].
+    fn heal(&self);
+    /// See [`Simulator::count`].
+    fn count(&self, method: &str, path: &str) -> usize;
+    /// See [`Simulator::expire`].
+    fn expire(&self);
+    /// See [`Simulator::stop`].
+    fn stop(&self);
+    /// See [`Simulator::resume`].
+    fn resume(&self);
+    /// Its jobs, if it has any.
+    fn jobs(&self) -> Option<&jobs::Jobs>;
 }
 
 impl<V: Vendor> Running for Simulator<V> {
@@ -285,13 +305,41 @@ impl<V: Vendor> Running for Simulator<V> {
     fn ca_file(&self) -> &Path {
         Self::ca_file(self)
     }
+
+    fn inject(&self, fault: Fault) {
+        Self::inject(self, fault);
+    }
+
+    fn heal(&self) {
+        Self::heal(self);
+    }
+
+    fn count(&self, method: &str, path: &str) -> usize {
+        Self::count(self, method, path)
+    }
+
+    fn expire(&self) {
+        Self::expire(self);
+    }
+
+    fn stop(&self) {
+        Self::stop(self);
+    }
+
+    fn resume(&self) {
+        Self::resume(self);
+    }
+
+    fn jobs(&self) -> Option<&jobs::Jobs> {
+        self.shared.vendor.jobs()
+    }
 }
 
 /// Starts a simulator over a directory, with its usual credentials, on a port (0: any).
 type Start = fn(&Path, u16) -> Box<dyn Running>;
 
 /// The vendors that can be simulated.
-pub const TABLE: &[(&str, Start)] = &[];
+pub const TABLE: &[(&str, Start)] = &[(netapp::NetApp::NAME, netapp::start)];
 
 /// Starts the simulator of a name of [`TABLE`], or `None`.
 pub fn start_named(name: &str, dir: &Path, port: u16) -> Option<Box<dyn Running>> {

@@ -14,7 +14,6 @@ mod errors;
 mod folders;
 mod listings;
 mod moves;
-mod pages;
 mod registry;
 mod scene;
 mod sweeps;
