@@ -61,13 +61,26 @@ pub enum Command {
             directory, with secrets of its own, on loopback ports 6021 (clients), 6022 (Manager) \
             and 16023 (health and metrics).\n\n\
             A signal stops new connections and lets running transfers finish for a bounded time; \
-            a second one ends the program at once.",
+            a second one ends the program at once. SIGUSR2 starts the program anew, which then \
+            takes over; SIGHUP looks for new certificates and mounts.",
         after_help = "Examples:\n  \
             storage-proxy serve\n  \
             storage-proxy serve --data-dir ./data --client-addr 127.0.0.1:7021\n  \
-            storage-proxy start-server -f halfstack.toml --log-level debug"
+            storage-proxy start-server -f halfstack.toml --log-level debug\n  \
+            storage-proxy serve --replace            the new version takes over"
     )]
     Serve(ServeArgs),
+    /// Mount and unmount for a server, with root's rights
+    #[command(
+        name = "privileged-helper",
+        hide = true,
+        long_about = "The keeper of mounts: does what needs root, and nothing that the \
+            configuration does not allow. The server starts it; with --socket it runs on its own \
+            and waits for one.",
+        after_help = "Example:\n  storage-proxy privileged-helper -f /etc/backend.ai/\
+            storage-proxy.toml --socket /run/storage-proxy-mounts/socket"
+    )]
+    PrivilegedHelper(KeeperArgs),
     /// Check, show or print configuration
     #[command(after_help = "Example:\n  storage-proxy config check -f storage-proxy.toml")]
     Config(ConfigArgs),
@@ -133,12 +146,23 @@ pub struct ServeArgs {
     /// Where health and metrics are asked for
     #[arg(long, value_name = "HOST:PORT")]
     pub internal_addr: Option<String>,
+    /// Take over from the server that runs on the same data directory, without a gap
+    #[arg(long)]
+    pub replace: bool,
     /// Log at DEBUG
     #[arg(long)]
     pub debug: bool,
     /// Least severe level to log: critical, error, warning, info, debug, trace or notset
     #[arg(long, value_name = "LEVEL", conflicts_with = "debug", value_parser = level)]
     pub log_level: Option<String>,
+}
+
+/// Options of `privileged-helper`.
+#[derive(Debug, Args)]
+pub struct KeeperArgs {
+    /// Listen there instead of serving standard input
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
 }
 
 /// Takes a log level in any letter case.

@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! lock             held while a server runs; its process id
+//! control.sock     where a successor asks to take over
 //! runtime.json     addresses of the running server, for the client commands
 //! secrets/         token-secret, manager-secret
 //! state.redb       upload sessions and tasks
@@ -164,8 +165,12 @@ impl DataDir {
         serde_json::from_slice(&fs::read(self.join("runtime.json")).ok()?).ok()
     }
 
-    /// Takes the word back.
+    /// Takes the word back, unless a successor has given its own.
     pub fn remove_runtime(&self) {
+        let is_own = |word: &Runtime| word.pid == std::process::id();
+        if !self.runtime().as_ref().is_some_and(is_own) {
+            return;
+        }
         // Client commands then use the configured addresses, which is what a missing file means.
         let _ = fs::remove_file(self.join("runtime.json"));
     }

@@ -13,10 +13,13 @@ mod client;
 mod command;
 mod datadir;
 mod failure;
+mod handover;
 mod host;
 mod listen;
 mod load;
 mod logging;
+mod mounts;
+mod notify;
 mod output;
 mod privileges;
 mod serve;
@@ -50,6 +53,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     let place = &cli.place;
     match &cli.command {
         Command::Serve(args) => serve::run(place, args),
+        Command::PrivilegedHelper(args) => mounts::run(place, args),
         Command::Config(args) => command::config::run(place, args),
         Command::Health(args) => command::health::run(place, args),
         Command::Mkdir(args) => command::mkdir::run(place, args),

@@ -5,6 +5,7 @@
 //! directory.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use proxy_core::config::Override;
@@ -12,12 +13,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 
 use crate::cli::{Place, ServeArgs};
-use crate::datadir::{DataDir, Runtime, private_dir};
+use crate::datadir::{DataDir, Lock, Runtime, private_dir};
 use crate::failure::Failure;
+use crate::handover::{Claim, Inheritance};
 use crate::listen::{Listeners, bind_all};
 use crate::load::{Loaded, load, problems};
+use crate::mounts::{self, Keeper};
 use crate::settings::{Addresses, Identity, LOCAL_VOLUME, Settings, look};
-use crate::{banner, logging, output, privileges, shutdown, wiring};
+use crate::{banner, logging, notify, output, privileges, shutdown, wiring};
 
 /// Layout of folders on disk that a new volume has; the same file tells the original.
 const LAYOUT: &str = "3\n";
@@ -39,21 +42,125 @@ pub fn run(place: &Place, args: &ServeArgs) -> Result<(), Failure> {
 
     raise_descriptors();
     let data = DataDir::create(&loaded.data_dir)?;
-    let lock = data.lock()?;
+    let inherited = if args.replace {
+        Inheritance::ask(&data)?
+    } else {
+        None
+    };
+    // A successor gets the lock when the server before it lets go.
+    let lock = match &inherited {
+        Some(_) => None,
+        None => Some(data.lock()?),
+    };
     let secrets = data.secrets(&loaded.document)?;
-    let settings = Settings::new(&loaded, outside, secrets);
+    let mut settings = Settings::new(&loaded, outside, secrets);
     let local = local_volume(&loaded, &data)?;
-    let listeners = bind_all(&settings)?;
+    let Ports {
+        listeners,
+        claim,
+        keeper,
+    } = ports(&loaded, &mut settings, inherited)?;
     let certificates = wiring::Certificates::read(&settings)?;
     let pid_file = PidFile::write(&settings)?;
     if let Some(identity) = &settings.identity {
         hand_over(identity, &settings, local.as_deref())?;
         privileges::become_user(identity)?;
     }
-    let ended = threads(&loaded, settings, listeners, certificates, &data);
+    let parts = wiring::Parts {
+        settings,
+        listeners,
+        certificates,
+        keeper,
+        state: State {
+            data: data.clone(),
+            lock,
+            claim,
+        },
+    };
+    let ended = threads(&loaded, parts, &data);
     data.remove_runtime();
-    drop((pid_file, lock));
+    drop(pid_file);
     ended
+}
+
+/// What was bound or inherited.
+struct Ports {
+    listeners: Listeners,
+    claim: Option<Claim>,
+    keeper: Option<Keeper>,
+}
+
+/// Binds the ports, or takes those of the server before, and finds the keeper of mounts.
+fn ports(
+    loaded: &Loaded,
+    settings: &mut Settings,
+    inherited: Option<Inheritance>,
+) -> Result<Ports, Failure> {
+    let wanted = mounts::wanted(loaded);
+    let Some(mut inherited) = inherited else {
+        let listeners = bind_all(settings)?;
+        let keeper = wanted.map(|wanted| Keeper::find(wanted, loaded, None));
+        return Ok(Ports {
+            listeners,
+            claim: None,
+            keeper: keeper.transpose()?,
+        });
+    };
+    let keeper = wanted.map(|wanted| Keeper::find(wanted, loaded, inherited.keeper.take()));
+    let (listeners, claim) = inherited.into_claim();
+    let (asked, bound) = (&settings.addresses, &listeners.bound);
+    let same = |asked: &SocketAddr, bound: &SocketAddr| asked.port() == 0 || asked == bound;
+    let all = [
+        (&asked.client, &bound.client),
+        (&asked.manager, &bound.manager),
+        (&asked.internal, &bound.internal),
+    ];
+    if let Some((asked, bound)) = all.into_iter().find(|(asked, bound)| !same(asked, bound)) {
+        return Err(Failure::new(format!(
+            "the configuration says {asked}, the server before listens on {bound}: ports change \
+             with a restart, not with --replace"
+        )));
+    }
+    // Each socket has a queue of its own, which somebody has to serve.
+    settings.threads.data = listeners.client.len();
+    Ok(Ports {
+        listeners,
+        claim: Some(claim),
+        keeper: keeper.transpose()?,
+    })
+}
+
+/// The data directory, to be locked when the server before has let go of it.
+pub struct State {
+    data: DataDir,
+    lock: Option<Lock>,
+    claim: Option<Claim>,
+}
+
+impl State {
+    /// Makes the state this process's own. Blocks while the server before lets go.
+    ///
+    /// # Errors
+    /// It does not, or somebody else has the directory.
+    pub fn take(&mut self) -> Result<(), Failure> {
+        if let Some(claim) = self.claim.take() {
+            claim.take()?;
+        }
+        if self.lock.is_none() {
+            self.lock = Some(self.data.lock()?);
+        }
+        Ok(())
+    }
+
+    /// Lets go of the lock.
+    pub fn release(&mut self) {
+        self.lock = None;
+    }
+
+    /// The directory.
+    pub fn data(&self) -> &DataDir {
+        &self.data
+    }
 }
 
 /// Takes as many descriptors as the system grants: a connection in full flow needs four.
@@ -158,13 +265,8 @@ fn hand_over(
 }
 
 /// Starts the control plane's threads, the planes on them, and waits for the end.
-fn threads(
-    loaded: &Loaded,
-    settings: Settings,
-    listeners: Listeners,
-    certificates: wiring::Certificates,
-    data: &DataDir,
-) -> Result<(), Failure> {
+fn threads(loaded: &Loaded, parts: wiring::Parts, data: &DataDir) -> Result<(), Failure> {
+    let settings = parts.settings.clone();
     let runtime = Builder::new_multi_thread()
         .worker_threads(settings.threads.control)
         .max_blocking_threads(settings.threads.blocking_max)
@@ -175,17 +277,20 @@ fn threads(
     let drain = settings.drain_timeout;
     let ended = runtime.block_on(async {
         let shutdown = shutdown::on_signals()?;
-        let word = word(&settings, &listeners.bound);
+        let word = word(&settings, &parts.listeners.bound);
         let banner = banner::text(loaded, &settings, &word);
+        let node_id = settings.node_id.clone();
+        let status = format!("clients at {}", word.client);
         let ready = || {
             data.write_runtime(&word)?;
-            tracing::info!("Node ID: {}", settings.node_id);
+            tracing::info!("Node ID: {node_id}");
             tracing::info!("Started the storage-proxy service.");
             output::text(&banner);
+            notify::ready(&status);
             Ok(())
         };
         let mut overdue = shutdown.clone();
-        let running = wiring::run(settings.clone(), listeners, certificates, ready, shutdown);
+        let running = wiring::run(parts, ready, shutdown);
         tokio::select! {
             ended = running => ended,
             () = async {
@@ -235,8 +340,12 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let regular = |path: &&PathBuf| Path::new(path).is_file();
-        if let Some(path) = self.0.as_ref().filter(regular) {
+        // A successor has written its own number.
+        let own = format!("{}\n", std::process::id());
+        let is_own = |path: &&PathBuf| {
+            Path::new(path).is_file() && fs::read_to_string(path).is_ok_and(|text| text == own)
+        };
+        if let Some(path) = self.0.as_ref().filter(is_own) {
             // Another user may own the directory by now; a stale number does no harm.
             let _ = fs::remove_file(path);
         }

@@ -64,6 +64,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Whom to become after binding; only ever set for a process of root.
     pub identity: Option<Identity>,
+    /// How long a mount may take.
+    pub mount_limit: Duration,
     /// Where to write the process id; `None` for `/dev/null`.
     pub pid_file: Option<PathBuf>,
     /// The fleet, unless the server stands alone.
@@ -227,6 +229,7 @@ impl Settings {
             collect_grace: document.duration("server.uploads.collect-grace"),
             drain_timeout: document.duration("server.drain-timeout"),
             identity: outside.identity,
+            mount_limit: document.duration("server.helper.time-limit"),
             pid_file: pid_file.filter(|path| path.as_os_str() != "/dev/null"),
         }
     }

@@ -209,6 +209,23 @@ fn etcd_or_redis_make_a_fleet() {
 }
 
 #[test]
+fn sentinels_need_a_name() {
+    let dir = tempfile::tempdir().unwrap();
+    for (text, want) in [
+        (
+            "sentinel = \"a:1\"",
+            "redis: redis: `sentinel` needs `service_name`",
+        ),
+        (
+            "addr = \"h:1\"\n[redis.override-configs.stream]\nsentinel = \"a:1\"",
+            "redis: redis.override_configs.stream: `sentinel` needs `service_name`",
+        ),
+    ] {
+        check_issue(dir.path(), &format!("{MEMBER}[redis]\n{text}"), want);
+    }
+}
+
+#[test]
 fn credentials_of_etcd_need_both_parts_and_are_not_shown() {
     let dir = tempfile::tempdir().unwrap();
     for (text, want) in [

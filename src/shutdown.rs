@@ -19,6 +19,46 @@ impl Shutdown {
     }
 }
 
+/// Signals that do not end anything.
+#[derive(Debug)]
+pub struct Wishes {
+    reload: Signal,
+    replace: Signal,
+}
+
+/// What is wished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// SIGHUP: look for new certificates and mounts.
+    Reload,
+    /// SIGUSR2: start the program anew and hand over to it.
+    Replace,
+}
+
+impl Wishes {
+    /// Listens for SIGHUP and SIGUSR2; must be called inside the runtime.
+    ///
+    /// # Errors
+    /// The system refuses signal handlers.
+    pub fn listen() -> Result<Self, Failure> {
+        let listen = |kind: SignalKind| {
+            signal(kind).map_err(|error| Failure::new(format!("listen for signals: {error}")))
+        };
+        Ok(Self {
+            reload: listen(SignalKind::hangup())?,
+            replace: listen(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.reload.recv() => Wish::Reload,
+            _ = self.replace.recv() => Wish::Replace,
+        }
+    }
+}
+
 /// Listens for SIGTERM and SIGINT; must be called inside the runtime.
 ///
 /// # Errors
@@ -34,6 +74,7 @@ pub fn on_signals() -> Result<Shutdown, Failure> {
     let (ask, asked) = watch::channel(false);
     tokio::spawn(async move {
         next(&mut terminate, &mut interrupt).await;
+        crate::notify::stopping();
         tracing::info!("Shutting down... (a second signal ends at once)");
         // Nobody left to ask means that the server is on its way out already.
         let _ = ask.send(true);

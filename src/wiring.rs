@@ -8,6 +8,8 @@ mod counters;
 mod fleet;
 mod keeper;
 mod links;
+mod mounting;
+mod running;
 mod snapshot;
 mod stats;
 mod tls;
@@ -20,24 +22,45 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use proxy_api::{ApiState, Health, internal_router, manager_router};
+use proxy_server::snapshot::Snapshot;
 use proxy_server::{Server, ServerConfig, bridge};
 use proxy_state::{EmbeddedStore, Runner, RunnerOptions, StoreOptions};
 use proxy_volume::{Spec, Volumes};
 use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::failure::{Failure, plain};
+use crate::handover::{Asked, Control, Spare};
 use crate::listen::Listeners;
+use crate::mounts::Keeper;
+use crate::notify;
+use crate::serve::State;
 use crate::settings::{Settings, VolumeSettings};
 use crate::shutdown::Shutdown;
 use fleet::Fleet;
+use running::Running;
 
 /// Calls of the data plane that may wait for the control plane.
 const BRIDGE_CALLS_MAX: usize = 4096;
 /// How long the start waits for the volumes.
 const OPEN_WAIT: Duration = Duration::from_secs(5);
 
-/// Serves on `listeners` until `shutdown` is requested, then drains and returns.
+/// What the planes are made of.
+pub struct Parts {
+    /// Everything that was configured.
+    pub settings: Settings,
+    /// Bound sockets.
+    pub listeners: Listeners,
+    /// For both ports.
+    pub certificates: Certificates,
+    /// The way to the keeper of mounts.
+    pub keeper: Option<Keeper>,
+    /// The data directory, perhaps still in other hands.
+    pub state: State,
+}
+
+/// Serves until `shutdown` is requested or a successor takes over, then drains and returns.
 ///
 /// Called inside the control plane's runtime. `ready` is called once, when connections are
 /// answered on all ports.
@@ -45,82 +68,145 @@ const OPEN_WAIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// A plane could not start, or ended by itself.
 pub async fn run(
-    settings: Settings,
-    listeners: Listeners,
-    certificates: Certificates,
+    parts: Parts,
     ready: impl FnOnce() -> Result<(), Failure>,
-    mut shutdown: Shutdown,
+    shutdown: Shutdown,
 ) -> Result<(), Failure> {
+    let Parts {
+        settings,
+        listeners,
+        certificates,
+        keeper,
+        state,
+    } = parts;
     let settings = Arc::new(settings);
-    let store = open_store(&settings)?;
     let volumes = Arc::new(open_volumes(&settings)?);
     // A mount that hangs must not keep the others waiting; it is looked for again later.
     let _ = tokio::time::timeout(OPEN_WAIT, volumes.open_all()).await;
+    // Everything that takes long is done: from here on a server before us has stopped accepting.
+    let (state, control, asked) = take_over(state, &listeners, keeper.as_ref()).await?;
+    let store = open_store(&settings)?;
     let mut fleet = Fleet::join(&settings, &store, &volumes).await;
+    let look = Arc::new(Notify::new());
+    mount_on_request(&settings, keeper, &mut fleet, &volumes, &look)?;
     let runner = start_runner(&settings, &fleet, &volumes).await?;
 
     let entries = Arc::new(ArcSwap::from_pointee(snapshot::build(&settings, &volumes)));
     let (bridge, calls) = bridge::channel(BRIDGE_CALLS_MAX);
-    let mut server = proxy_server::start(ServerConfig {
-        listeners: listeners.client,
-        pin: settings.threads.pin,
-        snapshot: Arc::clone(&entries),
-        bridge,
-        tls: certificates.client.clone(),
-        engine: snapshot::engine(&settings),
-    })
-    .map_err(data_plane)?;
+    let (clients, shown) = (listeners.client, Arc::clone(&entries));
+    let server = start_data_plane(&settings, clients, &certificates, shown, bridge)?;
 
-    let state = api_state(&settings, &store, &mut fleet, &volumes, &runner, &server);
+    let api = api_state(&settings, &store, &mut fleet, &volumes, &runner, &server);
     let sessions = Arc::clone(&fleet.sessions);
     let mut background = JoinSet::new();
     for work in fleet.background.drain(..) {
         background.spawn(work);
     }
-    background.spawn(keeper::serve(calls, Arc::clone(&sessions)));
-    let health = Arc::clone(&state.health);
+    let (end_uploads, ending) = watch::channel(false);
+    background.spawn(keeper::serve(calls, Arc::clone(&sessions), ending));
+    let health = Arc::clone(&api.health);
     background.spawn(async move { health.watch().await });
     let (known, watched) = (Arc::clone(&settings), Arc::clone(&volumes));
-    background.spawn(snapshot::follow(known, watched, entries));
+    background.spawn(snapshot::follow(known, watched, entries, Arc::clone(&look)));
     let (known, swept) = (Arc::clone(&settings), Arc::clone(&volumes));
     background.spawn(collect::run(known, swept, sessions));
+    background.spawn(notify::watchdog());
 
     let manager = (
         listeners.manager,
-        manager_router(state.clone()),
+        manager_router(api.clone()),
         certificates.manager.clone(),
     );
     background.spawn(certificates.follow());
-    let internal = (listeners.internal, internal_router(state), None);
+    let internal = (listeners.internal, internal_router(api), None);
+    let (end_planes, end) = watch::channel(false);
     let mut planes = JoinSet::new();
     for (at, router, tls) in [manager, internal] {
-        let mut until = shutdown.clone();
-        let asked = async move { until.requested().await };
+        let mut end = end.clone();
+        let asked = async move { drop(end.wait_for(|end| *end).await) };
         let limits = api_limits(&settings);
         planes.spawn(proxy_api::serve(listener(at)?, router, tls, asked, limits));
     }
 
     ready()?;
-    tokio::select! {
-        () = shutdown.requested() => {}
-        ended = server.ended() => {
-            let early = ended.err().unwrap_or_else(|| io::Error::other("it ended by itself"));
-            return Err(data_plane(early));
-        }
-    }
-    server.drain(settings.drain_timeout);
-    let data = server.join().await;
-    while planes.join_next().await.is_some() {}
-    let left = runner.shutdown(settings.drain_timeout).await;
-    if left > 0 {
-        tracing::info!(tasks = left, "unfinished tasks go on at the next start");
-    }
-    fleet.leave().await;
-    background.shutdown().await;
-    if let Err(error) = store.flush().await {
-        tracing::error!(%error, "the last records did not reach the disk");
-    }
-    data.map_err(data_plane)
+    let running = Running {
+        settings,
+        store,
+        fleet,
+        runner,
+        server,
+        planes,
+        background,
+        end_planes,
+        end_uploads,
+        control,
+        state,
+    };
+    running.until_the_end(shutdown, asked, &look).await
+}
+
+/// Makes the state ours, and lets the next server ask for it.
+async fn take_over(
+    mut state: State,
+    listeners: &Listeners,
+    keeper: Option<&Keeper>,
+) -> Result<(State, Control, mpsc::Receiver<Asked>), Failure> {
+    let spare = Spare::of(listeners, keeper.and_then(Keeper::descriptor));
+    let spare = spare.map_err(|error| Failure::new(format!("copy descriptors: {error}")))?;
+    let taken = tokio::task::spawn_blocking(move || state.take().map(|()| state)).await;
+    let state = taken.map_err(|error| Failure::new(format!("take the state: {error}")))??;
+    let (ask, asked) = mpsc::channel(1);
+    let control = Control::start(state.data(), spare, ask)?;
+    Ok((state, control, asked))
+}
+
+fn start_data_plane(
+    settings: &Settings,
+    listeners: Vec<std::net::TcpListener>,
+    certificates: &Certificates,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    bridge: bridge::Bridge,
+) -> Result<Server, Failure> {
+    proxy_server::start(ServerConfig {
+        listeners,
+        pin: settings.threads.pin,
+        snapshot,
+        bridge,
+        tls: certificates.client.clone(),
+        engine: snapshot::engine(settings),
+    })
+    .map_err(data_plane)
+}
+
+/// Lets the keeper of mounts act upon requests of the fleet, if there is one.
+fn mount_on_request(
+    settings: &Settings,
+    keeper: Option<Keeper>,
+    fleet: &mut Fleet,
+    volumes: &Arc<Volumes>,
+    look: &Arc<Notify>,
+) -> Result<(), Failure> {
+    let Some(keeper) = keeper else {
+        return Ok(());
+    };
+    let keeper = keeper
+        .client()
+        .map_err(|error| Failure::new(format!("reach the keeper of mounts: {error}")))?;
+    fleet.checks.push(mounting::check(&keeper));
+    let Some(ear) = fleet.ear.clone() else {
+        tracing::warn!("storage-proxy.use-watcher: without Redis nobody can ask for a mount");
+        return Ok(());
+    };
+    let mounting = mounting::Mounting::new(keeper, volumes, look, settings.mount_limit);
+    let link = ear.bus.link().clone();
+    let requests = Arc::new(mounting::Requests {
+        mounting: Arc::new(mounting),
+        ear,
+    });
+    fleet
+        .background
+        .push(Box::pin(proxy_fleet::events::listen(link, requests)));
+    Ok(())
 }
 
 fn data_plane(error: io::Error) -> Failure {

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use proxy_testkit::etcd::Etcd;
+use proxy_testkit::redis::RedisServer;
 use proxy_testkit::server::{MANAGER_SECRET, VOLUME};
-use proxy_testkit::{Folder, Server, skip, wait};
+use proxy_testkit::{Folder, Server, Settings, skip, wait};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
 /// The exit status by which setup.sh says that something cannot be had here.
@@ -48,10 +50,17 @@ fn environment(name: &str) -> Result<PathBuf, String> {
 
 /// Runs a script against a server of its own.
 #[track_caller]
-#[allow(clippy::print_stdout)]
 fn run(program: &Path, script: &str, more: &[(&str, &Path)]) {
     let server = Server::start(PROGRAM);
-    let folder = Folder::empty(&server);
+    run_against(&server, program, script, more);
+    server.finish();
+}
+
+/// Runs a script against a server.
+#[track_caller]
+#[allow(clippy::print_stdout)]
+fn run_against(server: &Server, program: &Path, script: &str, more: &[(&str, &Path)]) {
+    let folder = Folder::empty(server);
     let scratch = tempfile::tempdir().expect("a directory");
     let (out, err) = (scratch.path().join("stdout"), scratch.path().join("stderr"));
     let file = |path: &Path| std::fs::File::create(path).expect("a file");
@@ -84,7 +93,6 @@ fn run(program: &Path, script: &str, more: &[(&str, &Path)]) {
     let good = status.is_some_and(|status| status.success());
     assert!(good, "{script}: {status:?}\n{said}\n{wailed}");
     assert!(last.ends_with(" passed, 0 failed"), "{script}: {last}");
-    server.finish();
 }
 
 #[test]
@@ -156,6 +164,44 @@ fn the_managers_own_client_is_content() {
     for version in ["backend-26.9.6", "backend-26.2.0"] {
         match environment(version) {
             Ok(python) => run(&python, "use_manager.py", &[]),
+            Err(reason) => skip(format!("{version}: {reason}")),
+        }
+    }
+}
+
+/// The Manager finds the server by its announcement, and is content with it.
+#[test]
+fn a_member_of_a_fleet_is_seen_by_the_original() {
+    let Some(redis) = RedisServer::start() else {
+        return;
+    };
+    let Some(etcd) = Etcd::start() else { return };
+    let at = redis.addr().to_string();
+    etcd.put("/sorna/local/config/redis/addr", &at);
+    let settings = Settings {
+        manager_lines: "announce-addr = \"10.0.0.1:6022\"\n\
+                        announce-internal-addr = \"10.0.0.1:16023\""
+            .to_owned(),
+        ..Settings::fleet(
+            "i-seen",
+            format!(
+                "{}[service-discovery.extra-labels]\nrack = \"r1\"\n",
+                etcd.table()
+            ),
+        )
+    };
+    let more = [
+        ("STORAGE_REDIS", Path::new(&at)),
+        ("STORAGE_NODE_ID", Path::new("i-seen")),
+    ];
+    for version in ["backend-26.9.6", "backend-26.2.0"] {
+        match environment(version) {
+            Ok(python) => {
+                let server = Server::start_with(PROGRAM, settings.clone());
+                run_against(&server, &python, "use_discovery.py", &more);
+                run_against(&server, &python, "use_manager.py", &[]);
+                server.finish();
+            }
             Err(reason) => skip(format!("{version}: {reason}")),
         }
     }

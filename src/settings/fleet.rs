@@ -8,6 +8,7 @@ use proxy_core::config::{Document, Issue};
 use proxy_fleet::discovery::{Place, Settings as Discovery};
 use proxy_fleet::etcd;
 use proxy_fleet::frame::ServiceEndpoint;
+use proxy_fleet::link::RedisSettings;
 use serde_json::{Map, Value};
 
 use crate::failure::plain;
@@ -166,6 +167,13 @@ fn of_endpoints(document: &Document) -> Vec<ServiceEndpoint> {
     };
     let names = document.names("service-discovery.endpoints[]");
     names.into_iter().map(endpoint).collect()
+}
+
+/// Says what is wrong with the table of Redis as a whole.
+pub(super) fn check_redis(loaded: &Loaded, issues: &mut Vec<Issue>) {
+    if let Err(error) = RedisSettings::from_nested(&of_redis(loaded)) {
+        issues.push(Issue::new("redis", error.to_string()));
+    }
 }
 
 /// Reads the files of TLS towards etcd, while the process still may.

@@ -17,6 +17,7 @@ use proxy_state::{EmbeddedStore, EventSink, LogSink, Sessions, TaskStore};
 use proxy_volume::Volumes;
 
 use super::links::{self, Links};
+use super::mounting::Ear;
 use super::stats::SharedStats;
 use crate::settings::{FleetSettings, Settings};
 
@@ -36,6 +37,8 @@ pub struct Fleet {
     pub events: Arc<dyn EventSink>,
     /// What health asks, beside the store and the volumes.
     pub checks: Vec<Check>,
+    /// Where requests to mount come from, and answers go; `None` when there is no channel.
+    pub ear: Option<Ear>,
     /// To be run until the end.
     pub background: Vec<Background>,
     /// Performance figures that all servers know.
@@ -71,6 +74,7 @@ impl Fleet {
             tasks: Arc::clone(store) as Arc<dyn TaskStore>,
             events: Arc::new(LogSink),
             checks: Vec::new(),
+            ear: None,
             background: Vec::new(),
             stats: None,
             managers: None,
@@ -95,6 +99,11 @@ impl Fleet {
         }
         self.checks = checks(etcd.as_ref(), &links);
         let bus = self.share_events(settings, &links);
+        self.ear = bus.clone().map(|bus| Ear {
+            bus,
+            etcd: etcd.clone(),
+            node_id: settings.node_id.clone(),
+        });
         self.share_stats(settings, &links, Arc::clone(volumes));
         let live = links.live.clone();
         let endpoint = fleet.manager_endpoint.clone();
@@ -152,7 +161,7 @@ async fn redis_settings(etcd: Option<&Etcd>, fleet: &FleetSettings) -> Option<Re
         },
         Some(etcd) => {
             let why = etcd.fault().unwrap_or_else(|| "it says nothing".to_owned());
-            tracing::error!(
+            tracing::warn!(
                 why,
                 "etcd does not answer: the local configuration serves, and etcd is joined as soon \
                  as it is there"
@@ -162,7 +171,7 @@ async fn redis_settings(etcd: Option<&Etcd>, fleet: &FleetSettings) -> Option<Re
     };
     match &found {
         Some(found) => links::tell(found, from),
-        None => tracing::error!(
+        None => tracing::warn!(
             "it is not known where redis is: uploads and tasks are known to this server alone, \
              events wait, until config/redis is in etcd or [redis] in the configuration"
         ),

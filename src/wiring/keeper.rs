@@ -12,15 +12,24 @@ use proxy_server::bridge::{self, Call, Claimed, Grant, Known, Refusal, Report};
 use proxy_state::{
     Change, Claim, ClaimError, ClaimOutcome, Holder, LeaseError, Session, SessionState, Sessions,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Reports of one session that may wait; its holder sends one at a time.
 const REPORTS_MAX: usize = 4;
 
-/// Answers calls until the data plane is gone.
-pub async fn serve(mut calls: mpsc::Receiver<Call>, sessions: Arc<dyn Sessions>) {
+/// Answers calls until the data plane is gone. Once `ending` says so, new calls are refused and
+/// whoever holds a session is asked to let go of it, with all that it received on record.
+pub async fn serve(
+    mut calls: mpsc::Receiver<Call>,
+    sessions: Arc<dyn Sessions>,
+    ending: watch::Receiver<bool>,
+) {
     while let Some(call) = calls.recv().await {
         let sessions = Arc::clone(&sessions);
+        if *ending.borrow() {
+            refuse(call);
+            continue;
+        }
         match call {
             Call::Look { session, reply } => {
                 tokio::spawn(async move {
@@ -36,7 +45,8 @@ pub async fn serve(mut calls: mpsc::Receiver<Call>, sessions: Arc<dyn Sessions>)
                 want,
                 reply,
             } => {
-                tokio::spawn(claim(sessions, *upload, staged, want, reply));
+                let ending = ending.clone();
+                tokio::spawn(claim(sessions, *upload, staged, want, ending, reply));
             }
         }
     }
@@ -63,6 +73,7 @@ async fn claim(
     upload: UploadClaims,
     staged: (u64, u64),
     want: Want,
+    ending: watch::Receiver<bool>,
     reply: oneshot::Sender<Result<Claimed, Refusal>>,
 ) {
     let session = Session {
@@ -101,7 +112,15 @@ async fn claim(
     };
     // If the caller is gone, the grant goes down with the answer and the keeper ends at once.
     let _ = reply.send(Ok(Claimed::Granted(grant)));
-    keep(sessions, *granted, want, incoming, revoke).await;
+    keep(sessions, *granted, want, incoming, (revoke, ending)).await;
+}
+
+/// The server is on its way out: clients come again.
+fn refuse(call: Call) {
+    match call {
+        Call::Look { reply, .. } => drop(reply.send(Err(Refusal::Closed))),
+        Call::Claim { reply, .. } => drop(reply.send(Err(Refusal::Closed))),
+    }
 }
 
 fn refused(error: ClaimError) -> Refusal {
@@ -119,7 +138,7 @@ async fn keep(
     granted: proxy_state::Grant,
     want: Want,
     mut incoming: mpsc::Receiver<Report>,
-    revoke: oneshot::Sender<Want>,
+    (revoke, mut ending): (oneshot::Sender<Want>, watch::Receiver<bool>),
 ) {
     let proxy_state::Grant {
         holder,
@@ -134,6 +153,15 @@ async fn keep(
             signal = &mut revoked, if revoke.is_some() => {
                 if let (Ok(signal), Some(revoke)) = (signal, revoke.take()) {
                     let _ = revoke.send(signal.newcomer);
+                }
+                continue;
+            }
+            // A sender that is gone means the end as well.
+            _ = ending.wait_for(|ending| *ending), if revoke.is_some() => {
+                if let Some(revoke) = revoke.take() {
+                    // Nobody else brings any of its bytes: all that came is kept.
+                    let nothing = Want::append(Some(Offset::new(u64::MAX)));
+                    let _ = revoke.send(nothing);
                 }
                 continue;
             }

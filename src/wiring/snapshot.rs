@@ -10,7 +10,7 @@ use proxy_core::units::ByteLen;
 use proxy_server::snapshot::{Http2Limits, Limits, Snapshot, VolumeEntry};
 use proxy_server::{EngineLimits, PoolLimits};
 use proxy_volume::{Volume, Volumes};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::settings::Settings;
 
@@ -54,27 +54,34 @@ fn is_in_memory(volume: &Volume) -> bool {
     rustix::fs::statfs(volume.path()).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC)
 }
 
-/// Opens volumes that were not there at the start, and tells the data plane.
+/// Opens volumes that were not there at the start, and anew those over which something was
+/// mounted since, and tells the data plane.
+///
+/// `look` hurries it: whoever has mounted something does not want to wait.
 pub async fn follow(
     settings: Arc<Settings>,
     volumes: Arc<Volumes>,
     entries: Arc<ArcSwap<Snapshot>>,
+    look: Arc<Notify>,
 ) {
     loop {
-        tokio::time::sleep(LOOK_AGAIN).await;
-        let mut found = false;
-        for volume in volumes.listed() {
-            let known = entries
-                .load()
-                .volumes
-                .get(volume.name())
-                .is_some_and(|e| e.root.is_some());
-            if !known && (volume.root().is_some() || volume.open().await.is_ok()) {
-                found |= volume.root().is_some();
-            }
+        let pause = tokio::time::sleep(LOOK_AGAIN);
+        tokio::select! {
+            () = pause => {}
+            () = look.notified() => {}
         }
-        if found {
-            tracing::info!("a volume has appeared");
+        let mut changed = false;
+        for volume in volumes.listed() {
+            let known = entries.load();
+            let entry = known.volumes.get(volume.name());
+            let was_open = entry.is_some_and(|entry| entry.root.is_some());
+            drop(known);
+            // A mount that hangs is bounded by the volume's own lanes.
+            let refreshed = volume.refresh().await.unwrap_or(false);
+            changed |= refreshed || was_open != volume.root().is_some();
+        }
+        if changed {
+            tracing::info!("a volume has appeared, or something else is mounted there now");
             entries.store(Arc::new(build(&settings, &volumes)));
         }
     }

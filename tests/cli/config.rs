@@ -32,7 +32,7 @@ fn generated_pages_are_fresh() {
 #[test]
 fn our_own_files_are_good() {
     let home = Home::new();
-    for name in ["halfstack", "standalone", "sample"] {
+    for name in ["halfstack", "standalone", "sample", "fleet", "hpc"] {
         let file = root().join("configs").join(format!("{name}.toml"));
         let file = file.to_str().unwrap();
         let text = home.run(&["config", "check", "-f", file]).good();

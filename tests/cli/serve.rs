@@ -6,7 +6,10 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
+use std::time::Duration;
 
+use proxy_testkit::etcd::Etcd;
+use proxy_testkit::redis::RedisServer;
 use proxy_testkit::wait;
 use rustix::process::Signal;
 
@@ -156,6 +159,35 @@ fn the_configuration_of_the_original_starts_unchanged() {
     assert_eq!(made["volume"], "volume1");
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0), "{}", server.err());
+}
+
+/// What the original's development cluster has in etcd is all that is needed.
+#[test]
+fn the_configuration_of_the_original_joins_its_fleet() {
+    let Some(etcd) = Etcd::start() else { return };
+    let Some(redis) = RedisServer::start() else {
+        return;
+    };
+    etcd.put("/sorna/local/config/redis/addr", &redis.addr().to_string());
+    etcd.put("/sorna/local/config/redis/password", "");
+    let home = Home::new();
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/halfstack.toml");
+    let text = fs::read_to_string(file).unwrap();
+    let port = format!("port = {}", etcd.address().port());
+    home.file(
+        "c/halfstack.toml",
+        text.replace("port = 2379", &port).as_bytes(),
+    );
+    let command = ["start-server", "-f", "c/halfstack.toml"];
+    let mut server = Running::start(&home, &[&command[..], &ANY_PORTS].concat());
+    server.says(READY);
+    let announced = || redis.keys(0, "service_discovery.storage-proxy.*").pop();
+    let key = wait::until("announced", Duration::from_secs(20), announced);
+    let name = redis.command(0, &["HGET", &key, "display_name"]).text();
+    assert_eq!(name.as_deref(), Some("\"storage-i-storage-proxy-local\""));
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0), "{}", server.err());
+    assert_eq!(announced(), None);
 }
 
 #[test]

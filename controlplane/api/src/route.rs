@@ -82,6 +82,7 @@ const MANAGER: &[Route] = routes! {
 
     POST "/folder/file/mkdir" token => files::mkdir;
     POST "/folder/file/list" token => listing::list;
+    POST "/folder/file/page" token => listing::page;
     POST "/folder/file/rename" token => files::rename;
     POST "/folder/file/move" token => files::move_entry;
     POST "/folder/file/delete" token => files::delete;

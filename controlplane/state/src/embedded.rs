@@ -114,7 +114,7 @@ pub struct EmbeddedStore {
     leases: Arc<Leases>,
     progress: Mutex<HashMap<TaskId, Progress>>,
     options: StoreOptions,
-    writer: Option<JoinHandle<()>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl EmbeddedStore {
@@ -146,7 +146,7 @@ impl EmbeddedStore {
             leases: Arc::default(),
             progress: Mutex::default(),
             options,
-            writer: Some(writer),
+            writer: Mutex::new(Some(writer)),
         })
     }
 
@@ -161,6 +161,18 @@ impl EmbeddedStore {
     /// The store failed.
     pub async fn flush(&self) -> Result<(), StateError> {
         self.write(None, |_| Ok(Ok(()))).await
+    }
+
+    /// Commits what is queued and closes the file, so that another process can open it. Blocks for
+    /// the disk. Every later call is refused with [`StateError::Closed`].
+    pub fn close(&self) {
+        self.engine.queue.close();
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of the state file panicked");
+        }
     }
 
     /// The failure of the file that is not mended yet; `None` in health.
@@ -250,12 +262,7 @@ impl EmbeddedStore {
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
-        self.engine.queue.close();
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the writer of the state file panicked");
-        }
+        self.close();
     }
 }
 

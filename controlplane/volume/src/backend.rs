@@ -23,6 +23,7 @@ use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::folder::Job;
 use crate::listing::Listing;
+use crate::paging::{Page, PageWish};
 use crate::snapshot::{Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
@@ -220,6 +221,18 @@ pub trait Backend: Send + Sync {
     /// The opened directory for those who cannot wait; `None` until it is open.
     fn root(&self) -> Option<VolumeRoot>;
 
+    /// Looks whether something else is mounted at the volume's path now, and opens that. `true`:
+    /// it is another directory than before.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unavailable`]; what was open stays open then.
+    async fn refresh(&self) -> Result<bool, VolumeError> {
+        Ok(false)
+    }
+
+    /// Lets go of the opened directory, so that it can be unmounted. The next operation opens it.
+    fn close(&self) {}
+
     /// Makes a quota scope, with a limit where the backend enforces one.
     ///
     /// # Errors
@@ -362,6 +375,14 @@ pub trait Backend: Send + Sync {
         limit: usize,
     ) -> Result<Listing, VolumeError> {
         self.tree().await?.list(vfid, dir, limit).await
+    }
+
+    /// Some entries of a directory or of the tree below it. See [`crate::Volume::page`].
+    ///
+    /// # Errors
+    /// See there.
+    async fn page(&self, vfid: VFolderId, wish: PageWish) -> Result<Page, VolumeError> {
+        self.tree().await?.page(vfid, wish).await
     }
 
     /// Makes a directory, mode 0755 through the umask.

@@ -29,6 +29,7 @@ mod listing;
 mod moving;
 mod netapp;
 mod noop;
+mod paging;
 mod place;
 mod remove;
 #[allow(
@@ -59,6 +60,7 @@ pub use limits::Limits;
 pub use listing::{Batch, Entry, EntryType, Listing};
 pub use netapp::NetApp;
 pub use noop::Noop;
+pub use paging::{Order, PAGE_LEN_MAX, Page, PageWish};
 pub use snapshot::{Snapshot, SnapshotName, Unit};
 pub use stamp::Stamp;
 pub use sweep::{CLONE_AGE_MIN, KeepSession};

@@ -198,7 +198,11 @@ impl Reader {
 }
 
 /// One entry; `None` when it vanished or is not to be seen.
-fn look(folder: &VFolderRoot, dir: &Dir, name: &OsStr) -> Result<Option<Entry>, VolumeError> {
+pub(crate) fn look(
+    folder: &VFolderRoot,
+    dir: &Dir,
+    name: &OsStr,
+) -> Result<Option<Entry>, VolumeError> {
     let stat = match dir.stat(name).map_err(VolumeError::from) {
         Ok(stat) => stat,
         Err(error) => match error.errno() {

@@ -27,9 +27,10 @@ use crate::fetch::Fetch;
 use crate::folder::Job;
 use crate::limits::Limits;
 use crate::listing::{Listing, Reader};
+use crate::paging::{Page, PageWish};
 use crate::sweep::KeepSession;
 use crate::usage::{Sums, Tally};
-use crate::{deleting, folder, moving, restore, sweep};
+use crate::{deleting, folder, moving, paging, restore, sweep};
 
 /// Mode of a directory that a user makes, before the umask.
 const DIR_MODE: u32 = 0o755;
@@ -314,6 +315,15 @@ impl Tree {
         let limit = if limit == 0 { usize::MAX } else { limit };
         let reader = self.in_folder(vfid, move |folder| Reader::new(folder, &dir, limit));
         Ok(Listing::open(reader.await?, Arc::clone(&self.lanes)))
+    }
+
+    /// See [`crate::Backend::page`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn page(&self, vfid: VFolderId, wish: PageWish) -> Result<Page, VolumeError> {
+        self.in_folder(vfid, move |folder| paging::page(folder, &wish))
+            .await
     }
 
     /// See [`crate::Backend::mkdir`].

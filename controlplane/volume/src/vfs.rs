@@ -3,14 +3,17 @@
 //! Laws
 //! - The directory is opened once. A volume whose directory is missing answers errors, and is
 //!   tried again by the next operation: it needs no restart once it is there.
+//! - When something is mounted over the directory later, it is opened anew; what runs meanwhile
+//!   ends where it began.
 //! - Opening is blocking work like any other: a hung mount holds its own lane, not the process.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::RwLock;
 use proxy_anchor::VolumeRoot;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use crate::backend::Backend;
 use crate::bulkhead::Bulkhead;
@@ -25,7 +28,9 @@ pub struct Vfs {
     path: PathBuf,
     limits: Limits,
     lanes: Arc<Bulkhead>,
-    tree: OnceCell<Arc<Tree>>,
+    tree: RwLock<Option<Arc<Tree>>>,
+    /// One opens, the others wait for it.
+    opening: Mutex<()>,
 }
 
 impl Vfs {
@@ -36,8 +41,13 @@ impl Vfs {
             path,
             limits: limits.clone(),
             lanes: Arc::new(Bulkhead::new(limits)),
-            tree: OnceCell::new(),
+            tree: RwLock::default(),
+            opening: Mutex::default(),
         }
+    }
+
+    fn open_already(&self) -> Option<Arc<Tree>> {
+        self.tree.read().clone()
     }
 
     async fn open(&self) -> Result<Arc<Tree>, VolumeError> {
@@ -69,10 +79,38 @@ impl Backend for Vfs {
     }
 
     async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
-        self.tree.get_or_try_init(|| self.open()).await.cloned()
+        if let Some(tree) = self.open_already() {
+            return Ok(tree);
+        }
+        let _turn = self.opening.lock().await;
+        if let Some(tree) = self.open_already() {
+            return Ok(tree);
+        }
+        let tree = self.open().await?;
+        *self.tree.write() = Some(Arc::clone(&tree));
+        Ok(tree)
     }
 
     fn root(&self) -> Option<VolumeRoot> {
-        self.tree.get().map(|tree| tree.root().clone())
+        self.open_already().map(|tree| tree.root().clone())
+    }
+
+    async fn refresh(&self) -> Result<bool, VolumeError> {
+        let _turn = self.opening.lock().await;
+        if let Some(tree) = self.open_already() {
+            let root = tree.root().clone();
+            // A path that is gone is an error below, as it is for a volume that was never open.
+            let look = move || Ok(root.is_current().unwrap_or(false));
+            if self.lanes.short(look).await? {
+                return Ok(false);
+            }
+        }
+        let new = self.open().await?;
+        *self.tree.write() = Some(new);
+        Ok(true)
+    }
+
+    fn close(&self) {
+        *self.tree.write() = None;
     }
 }

@@ -20,6 +20,7 @@ use crate::control::Control;
 use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::listing::Listing;
+use crate::paging::{Page, PageWish};
 use crate::snapshot::{Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
@@ -83,6 +84,19 @@ impl Volume {
             Ok(_) | Err(VolumeError::Unsupported) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// See [`Backend::refresh`].
+    ///
+    /// # Errors
+    /// [`VolumeError::Unavailable`].
+    pub async fn refresh(&self) -> Result<bool, VolumeError> {
+        self.backend.refresh().await
+    }
+
+    /// See [`Backend::close`].
+    pub fn close(&self) {
+        self.backend.close();
     }
 
     /// Makes a quota scope. Backends without quotas ignore the limit.
@@ -297,6 +311,14 @@ impl Volume {
         limit: usize,
     ) -> Result<Listing, VolumeError> {
         self.backend.list(vfid, dir, limit).await
+    }
+
+    /// Some entries of a directory or of the tree below it, and where the next ones begin.
+    ///
+    /// # Errors
+    /// Those of the directory; [`VolumeError::Refused`] for a cursor that no page gave.
+    pub async fn page(&self, vfid: VFolderId, wish: PageWish) -> Result<Page, VolumeError> {
+        self.backend.page(vfid, wish).await
     }
 
     /// Makes a directory, mode 0755 through the umask.

@@ -77,6 +77,10 @@ pub(super) static SECTIONS: &[(&str, &str)] = &[
     ),
     ("server.uploads", "Life of unfinished uploads."),
     (
+        "server.helper",
+        "The keeper of mounts: what the process that keeps root's rights may do.",
+    ),
+    (
         "server.tls",
         "TLS of both listeners; certificates stand with the listener they are for.",
     ),

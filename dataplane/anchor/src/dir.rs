@@ -282,6 +282,37 @@ impl Dir {
         more.map_err(|errno| self.os("list", b"", errno))
     }
 
+    /// As [`Dir::read_batch`], from a `position` that an earlier call gave for an entry: what comes
+    /// behind that entry. 0 is the start. A file system keeps positions for as long as the
+    /// directory lives (readdir(3), `d_off`), also over a change of other entries.
+    pub fn read_batch_at(
+        &self,
+        position: u64,
+        buf: &mut Vec<u8>,
+        mut each: impl FnMut(&OsStr, u64),
+    ) -> Result<bool> {
+        let os = |errno| self.os("list", b"", errno);
+        rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(position)).map_err(os)?;
+        buf.reserve(BATCH_BYTES);
+        let mut raw = RawDir::new(self.fd.as_fd(), buf.spare_capacity_mut());
+        loop {
+            let entry = match raw.next() {
+                None | Some(Err(Errno::NOENT)) => return Ok(false),
+                Some(Err(Errno::INTR)) => continue,
+                Some(Err(errno)) => return Err(os(errno)),
+                Some(Ok(entry)) => entry,
+            };
+            if let Some(name) = proper(entry.file_name())
+                && !(self.hides_staging && name == STAGING_DIR.as_bytes())
+            {
+                each(OsStr::from_bytes(name), entry.next_entry_cookie());
+            }
+            if raw.is_buffer_empty() {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Reads entries up to a batch. `false` when the directory is at its end.
     pub(crate) fn next_batch(
         &self,

@@ -90,6 +90,23 @@ impl VolumeRoot {
         })
     }
 
+    /// Whether the path of the volume still leads to the opened directory. Something that was
+    /// mounted there since, or is no longer, makes it another one.
+    ///
+    /// # Errors
+    /// Only those of the system, such as a path that is gone.
+    pub fn is_current(&self) -> io::Result<bool> {
+        use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let open = statx(&self.inner.fd, "", AtFlags::EMPTY_PATH, wanted)?;
+        let named = statx(CWD, &self.inner.path, AtFlags::empty(), wanted)?;
+        let of = |found: &rustix::fs::Statx| {
+            let device = (found.stx_dev_major, found.stx_dev_minor);
+            (device, found.stx_ino, found.stx_mnt_id)
+        };
+        Ok(of(&open) == of(&named))
+    }
+
     /// The mount point on this host, without links.
     pub fn path(&self) -> &Path {
         &self.inner.path

@@ -138,7 +138,8 @@ pub(crate) async fn serve(stream: Stream, thread: &Rc<Thread>) {
                 }
             }
         };
-        if !alive || thread.setup.drain.borrow().is_some() {
+        // A drain was told to the client with the answer, or is met where the next head is awaited.
+        if !alive {
             break;
         }
     }
@@ -195,8 +196,7 @@ async fn knows_http2(connection: &mut Connection, thread: &Thread) -> Result<boo
         if let Some(known) = http2::is_preface(connection.bytes()) {
             return Ok(known);
         }
-        let mut drain = thread.setup.drain.clone();
-        let draining = drain.wait_for(Option::is_some);
+        let draining = end_of_idleness(thread);
         let readable = connection.stream.readable(limit);
         match rt::first(readable, draining).await {
             // A begin that does not go on is a slow head, which is answered as such.
@@ -213,6 +213,16 @@ async fn knows_http2(connection: &mut Connection, thread: &Thread) -> Result<boo
     }
 }
 
+/// Waits until the thread wants no more requests on connections that have none.
+async fn end_of_idleness(thread: &Thread) {
+    let mut drain = thread.setup.drain.clone();
+    // The sender lives as long as the server; without one it is time to go.
+    let order = drain.wait_for(Option::is_some).await;
+    let order = order.ok().and_then(|order| *order);
+    let until = order.map_or_else(Instant::now, |order| order.idle_until);
+    rt::sleep(until.saturating_duration_since(Instant::now())).await;
+}
+
 async fn next_head(
     connection: &mut Connection,
     thread: &Rc<Thread>,
@@ -222,7 +232,6 @@ async fn next_head(
     if connection.bytes().is_empty() {
         // An idle connection holds no buffer.
         connection.buf = Vec::new();
-        let mut drain = thread.setup.drain.clone();
         let is_first = std::mem::take(&mut connection.is_fresh);
         let request = async {
             // The first request often came with the connection: looking spares a turn.
@@ -231,10 +240,10 @@ async fn next_head(
                 false => connection.stream.readable(limits.idle_timeout).await,
             }
         };
-        let draining = drain.wait_for(Option::is_some);
+        let draining = end_of_idleness(thread);
         match rt::first(request, draining).await {
             rt::Either::Left(Ok(())) => {}
-            rt::Either::Left(Err(_)) | rt::Either::Right(_) => return Err(NoHead::Over),
+            rt::Either::Left(Err(_)) | rt::Either::Right(()) => return Err(NoHead::Over),
         }
     }
     let begun = Instant::now();

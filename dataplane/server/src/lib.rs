@@ -111,7 +111,7 @@ pub struct Server {
     /// How each thread ended, when it does.
     ended: mpsc::Receiver<io::Result<()>>,
     running: usize,
-    drain: watch::Sender<Option<Instant>>,
+    drain: watch::Sender<Option<Drain>>,
     metrics: Metrics,
 }
 
@@ -122,6 +122,21 @@ impl std::fmt::Debug for Server {
             .finish_non_exhaustive()
     }
 }
+
+/// How the data plane comes to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drain {
+    /// What runs then is cut.
+    pub(crate) until: Instant,
+    /// Connections without a request are closed then.
+    pub(crate) idle_until: Instant,
+    /// Another process accepts on the same sockets from now on.
+    pub(crate) is_handover: bool,
+}
+
+/// How long a connection may wait for one more request after its port was handed over: clients
+/// that are about to send one learn from its answer, instead of from a reset, to connect anew.
+const HANDOVER_IDLE: Duration = Duration::from_secs(1);
 
 /// How long the threads may take to set up their rings.
 const READY_WAIT: Duration = Duration::from_secs(20);
@@ -196,7 +211,23 @@ impl Server {
 
     /// Takes no new connections and gives the running requests `limit` to end.
     pub fn drain(&self, limit: Duration) {
-        self.drain.send_replace(Some(Instant::now() + limit));
+        let now = Instant::now();
+        self.drain.send_replace(Some(Drain {
+            until: now + limit,
+            idle_until: now,
+            is_handover: false,
+        }));
+    }
+
+    /// As [`Server::drain`], but the sockets go on listening for the process that shares them:
+    /// not one connection is refused or lost.
+    pub fn hand_over(&self, limit: Duration) {
+        let now = Instant::now();
+        self.drain.send_replace(Some(Drain {
+            until: now + limit,
+            idle_until: now + HANDOVER_IDLE.min(limit),
+            is_handover: true,
+        }));
     }
 
     /// Waits for a thread to end; before a drain that is a failure.

@@ -15,6 +15,7 @@ use proxy_ring::{Files, Pipes, Pool, PoolLimits, Ring, RingLimits, Staging, Thre
 use rustix::net::SocketFlags;
 use tokio::sync::watch;
 
+use crate::Drain;
 use crate::archive;
 use crate::bridge::Bridge;
 use crate::connection;
@@ -38,7 +39,7 @@ pub(crate) struct Setup {
     pub(crate) archives: Arc<archive::Shared>,
     pub(crate) metrics: Arc<ThreadMetrics>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
-    pub(crate) drain: watch::Receiver<Option<Instant>>,
+    pub(crate) drain: watch::Receiver<Option<Drain>>,
     pub(crate) pool: PoolLimits,
     pub(crate) ring: RingLimits,
     pub(crate) connections_max: usize,
@@ -141,11 +142,16 @@ async fn serve(listener: TcpListener, setup: Setup) -> io::Result<()> {
     }
     // Not left to closing: the executor closes its copy some time later, and a socket that listens
     // while nobody accepts swallows connections.
-    if let Err(error) = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both) {
+    // Where another process accepts, it would be that one's end as well.
+    let order = *drain.borrow();
+    let is_handover = order.is_some_and(|order| order.is_handover);
+    if !is_handover
+        && let Err(error) = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both)
+    {
         tracing::warn!(%error, "can not stop listening");
     }
     drop(listener);
-    let deadline = drain.borrow().unwrap_or_else(Instant::now);
+    let deadline = order.map_or_else(Instant::now, |order| order.until);
     while thread.connections.get() > 0 && Instant::now() < deadline {
         rt::sleep(Duration::from_millis(20)).await;
     }

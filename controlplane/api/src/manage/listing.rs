@@ -14,8 +14,9 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use proxy_core::grammar;
-use proxy_volume::{Batch, Entry, Listing};
+use proxy_core::grammar::{self, Check, failure};
+use proxy_volume::{Batch, Entry, Listing, Order, PAGE_LEN_MAX, PageWish};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -53,6 +54,64 @@ pub(crate) async fn list(mut call: Call) -> Outcome {
     let value = HeaderValue::from_static("application/json; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, value);
     Ok(response)
+}
+
+/// `POST /folder/file/page`: some entries, and where the next ones begin. Ours: the original lists
+/// one directory, as a whole.
+pub(crate) async fn page(mut call: Call) -> Outcome {
+    let mut fields = call.parameters().await?;
+    let volume = fields.required("volume", grammar::string);
+    let vfid = fields.required("vfid", grammar::vfolder_id);
+    let dir = fields.required("relpath", grammar::rel_path);
+    let order = fields.defaulted("order", Order::Name, order);
+    let len_max = fields.defaulted("limit", PAGE_LEN_DEFAULT, page_len);
+    let cursor = fields.defaulted("cursor", None, grammar::nullable(grammar::string));
+    let (volume, vfid, dir, order, len_max, cursor) = fields
+        .finish((volume, vfid, dir, order, len_max, cursor))
+        .map_err(Failure::parameters)?;
+    let wish = PageWish {
+        dir,
+        order,
+        len_max,
+        cursor,
+    };
+    let page = call.state.volumes.find(&volume)?.page(vfid, wish).await?;
+    let mut text = b"{\"items\":[".to_vec();
+    for (index, (path, entry)) in page.entries.iter().enumerate() {
+        text.extend_from_slice(if index == 0 { b"{" } else { b",{" });
+        text.extend_from_slice(b"\"path\":");
+        write_text(path, &mut text);
+        text.push(b',');
+        write_facts(entry, &mut text);
+    }
+    text.extend_from_slice(b"],\"next\":");
+    match &page.next {
+        Some(cursor) => write_text(cursor, &mut text),
+        None => text.extend_from_slice(b"null"),
+    }
+    text.push(b'}');
+    let mut response = Response::new(Body::from(text));
+    let value = HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, value);
+    Ok(response)
+}
+
+/// Entries of a page when the caller does not say.
+const PAGE_LEN_DEFAULT: usize = 1000;
+
+fn order(value: &Value) -> Check<Order> {
+    match value.as_str() {
+        Some("raw") => Ok(Order::Raw),
+        Some("name") => Ok(Order::Name),
+        Some("tree") => Ok(Order::Tree),
+        _ => Err(failure("value should be \"raw\", \"name\" or \"tree\"")),
+    }
+}
+
+fn page_len(value: &Value) -> Check<usize> {
+    let len = usize::try_from(grammar::int(value)?).ok();
+    let len = len.filter(|len| (1..=PAGE_LEN_MAX).contains(len));
+    len.ok_or_else(|| failure("value should be 1 to 10000"))
 }
 
 /// Reads batch by batch as the client takes them; ends when the client is gone.
@@ -110,7 +169,13 @@ impl Writer {
 }
 
 fn write_entry(entry: &Entry, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"name\":");
+    out.push(b'{');
+    write_facts(entry, out);
+}
+
+/// All members of an entry and the end of its object.
+fn write_facts(entry: &Entry, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\"name\":");
     write_text(&entry.name, out);
     // Writing to memory does not fail.
     let _ = write!(

@@ -14,6 +14,7 @@ mod errors;
 mod folders;
 mod listings;
 mod moves;
+mod pages;
 mod registry;
 mod scene;
 mod sweeps;

@@ -50,6 +50,35 @@ fn a_missing_mount_point_stops_nobody_and_is_tried_again() {
 }
 
 #[test]
+fn another_directory_in_the_place_of_a_volume_is_taken() {
+    let scene = Scene::new();
+    let (place, aside) = (
+        scene.home.path().join("place"),
+        scene.home.path().join("aside"),
+    );
+    std::fs::create_dir(&place).unwrap();
+    let volumes = Volumes::new(vec![spec("v1", &place)], &Limits::default()).unwrap();
+    let volume = volumes.find("v1").unwrap();
+    scene.run(volume.open()).unwrap();
+    assert_eq!(scene.run(volume.refresh()), Ok(false));
+    // What a mount does, for the eyes of those who look by name.
+    std::fs::rename(&place, &aside).unwrap();
+    assert!(scene.run(volume.refresh()).is_err());
+    assert!(volume.root().is_some(), "what was open stays open");
+    std::fs::create_dir(&place).unwrap();
+    assert_eq!(scene.run(volume.refresh()), Ok(true));
+    assert_eq!(scene.run(volume.refresh()), Ok(false));
+    let make = volume.create_folder(vfid(FOLDER), 0o755, None, true);
+    scene.run(make).unwrap();
+    assert_eq!(std::fs::read_dir(&aside).unwrap().count(), 0);
+    assert_ne!(std::fs::read_dir(&place).unwrap().count(), 0);
+    volume.close();
+    assert!(volume.root().is_none());
+    scene.run(volume.open()).unwrap();
+    assert!(volume.root().is_some());
+}
+
+#[test]
 fn configurations_that_make_no_sense_are_refused() {
     let scene = Scene::new();
     let strange = Spec {

@@ -1,7 +1,7 @@
 //! Keys of `[server]`: what only this implementation has.
 
 use super::super::keys::Key;
-use super::super::keys::Kind::{Bool, Choice, Duration, Int, Path, Size};
+use super::super::keys::Kind::{Bool, Choice, Duration, Int, Path, Size, Texts};
 use crate::units::{GIB, KIB, MIB};
 
 const HOUR_S: u64 = 60 * 60;
@@ -209,4 +209,56 @@ pub(super) const KEYS: &[Key] = &[
         "Oldest TLS version that is spoken.",
     )
     .default("\"1.2\""),
+    Key::used(
+        "server.helper.socket",
+        Path,
+        "Socket of a keeper of mounts that runs on its own, as a unit in `configs/systemd` does. \
+         Without it the server starts one, and must itself be started as root for that.",
+    ),
+    Key::used(
+        "server.helper.roots",
+        Texts,
+        "Directories, beside the paths of volumes, below which it may mount: the mount prefix.",
+    )
+    .default("[]"),
+    Key::used(
+        "server.helper.fs-types",
+        Texts,
+        "Types of file systems that it may mount; `bind` binds a directory.",
+    )
+    .default("[\"nfs\", \"nfs4\"]"),
+    Key::used(
+        "server.helper.mount-options",
+        Texts,
+        "Mount options that may be asked for, without their values. `nosuid` and `nodev` are \
+         always set.",
+    )
+    .default(
+        "[\"ro\", \"rw\", \"nosuid\", \"nodev\", \"noexec\", \"noatime\", \"nodiratime\", \
+         \"relatime\", \"sync\", \"soft\", \"softerr\", \"hard\", \"vers\", \"nfsvers\", \
+         \"proto\", \"port\", \"tcp\", \"timeo\", \"retrans\", \"retry\", \"rsize\", \
+         \"wsize\", \"nconnect\", \"lock\", \"nolock\", \"local_lock\", \"noac\", \
+         \"actimeo\", \"acregmin\", \"acregmax\", \"acdirmin\", \"acdirmax\", \
+         \"lookupcache\", \"nocto\", \"namlen\", \"mountport\", \"mountproto\", \
+         \"mountvers\", \"sec\", \"_netdev\"]",
+    ),
+    Key::used(
+        "server.helper.sources",
+        Texts,
+        "Beginnings of what it may mount, such as `nas:/exports`. Without any: everything of the \
+         form `host:/path`, and nothing of this machine.",
+    )
+    .default("[]"),
+    Key::used(
+        "server.helper.fstab",
+        Path,
+        "The mount table that it may change.",
+    )
+    .default("\"/etc/fstab\""),
+    Key::used(
+        "server.helper.time-limit",
+        Duration(1, HOUR_S),
+        "How long a mount may take, and an unmount if the fleet does not say.",
+    )
+    .default("\"30s\""),
 ];

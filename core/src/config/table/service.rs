@@ -6,7 +6,7 @@ use super::super::keys::Kind::{
     Word,
 };
 
-const HELPER: &str = "the privileged helper for mounting";
+const PREFIX: &str = "the keeper of mounts is reached over a pair of sockets without a name";
 const YEAR_S: u64 = 366 * 24 * 60 * 60;
 
 pub(super) const KEYS: &[Key] = &[
@@ -103,9 +103,15 @@ pub(super) const KEYS: &[Key] = &[
         "the introspection page",
     )
     .default("39300"),
-    Key::later("storage-proxy.use-watcher", Bool, HELPER).default("false"),
-    Key::later("storage-proxy.watcher-insock-path-prefix", Text, HELPER),
-    Key::later("storage-proxy.watcher-outsock-path-prefix", Text, HELPER),
+    Key::used(
+        "storage-proxy.use-watcher",
+        Bool,
+        "Whether volumes are mounted and unmounted on request of the fleet, by a small process \
+         that keeps root's rights: see `[server.helper]`.",
+    )
+    .default("false"),
+    Key::ignored("storage-proxy.watcher-insock-path-prefix", Text, PREFIX),
+    Key::ignored("storage-proxy.watcher-outsock-path-prefix", Text, PREFIX),
     Key::used(
         "storage-proxy.volume-stats.observe-interval",
         Float(1.0),
