@@ -13,6 +13,7 @@ mod running;
 mod snapshot;
 mod stats;
 mod tls;
+mod uploads;
 
 pub use tls::Certificates;
 
@@ -292,6 +293,9 @@ fn api_state(
     state
         .metrics
         .add_source(Box::new(counters::DataPlane::new(server.metrics())));
+    for figures in fleet.figures.drain(..) {
+        state.metrics.add_source(figures);
+    }
     state
 }
 

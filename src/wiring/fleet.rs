@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use proxy_api::metrics::Source;
 use proxy_api::{Check, Probe, StatsCache};
 use proxy_fleet::discovery::{Announcer, Managers};
 use proxy_fleet::etcd::Etcd;
@@ -19,6 +20,7 @@ use proxy_volume::Volumes;
 use super::links::{self, Links};
 use super::mounting::Ear;
 use super::stats::SharedStats;
+use super::uploads;
 use crate::settings::{FleetSettings, Settings};
 
 /// How long the start waits for etcd.
@@ -39,6 +41,8 @@ pub struct Fleet {
     pub checks: Vec<Check>,
     /// Where requests to mount come from, and answers go; `None` when there is no channel.
     pub ear: Option<Ear>,
+    /// What the page of metrics shows of it.
+    pub figures: Vec<Box<dyn Source>>,
     /// To be run until the end.
     pub background: Vec<Background>,
     /// Performance figures that all servers know.
@@ -64,7 +68,7 @@ impl Fleet {
         let local = Self::local(store);
         match &settings.fleet {
             None => local,
-            Some(fleet) => local.join_as_member(settings, fleet, volumes).await,
+            Some(fleet) => local.join_as_member(settings, fleet, store, volumes).await,
         }
     }
 
@@ -75,6 +79,7 @@ impl Fleet {
             events: Arc::new(LogSink),
             checks: Vec::new(),
             ear: None,
+            figures: Vec::new(),
             background: Vec::new(),
             stats: None,
             managers: None,
@@ -87,6 +92,7 @@ impl Fleet {
         mut self,
         settings: &Settings,
         fleet: &FleetSettings,
+        store: &Arc<EmbeddedStore>,
         volumes: &Arc<Volumes>,
     ) -> Self {
         let etcd = fleet.etcd.clone().map(Etcd::open);
@@ -98,6 +104,7 @@ impl Fleet {
                 .push(Box::pin(links::follow(etcd, links, redis)));
         }
         self.checks = checks(etcd.as_ref(), &links);
+        self.share_uploads(&links, store);
         let bus = self.share_events(settings, &links);
         self.ear = bus.clone().map(|bus| Ear {
             bus,
@@ -113,6 +120,15 @@ impl Fleet {
         self.announcer = Some(announcer);
         self.etcd = etcd;
         self
+    }
+
+    /// Uploads go on wherever their clients go.
+    fn share_uploads(&mut self, links: &Links, store: &Arc<EmbeddedStore>) {
+        let shared = uploads::share(links.tus.clone(), store);
+        self.checks.push(uploads::check(&shared));
+        self.figures
+            .push(Box::new(uploads::Figures(shared.counters())));
+        self.sessions = shared;
     }
 
     /// Events go to everybody. Without a place for those that wait, to the log alone.

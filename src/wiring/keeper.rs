@@ -11,6 +11,7 @@ use proxy_core::units::Offset;
 use proxy_server::bridge::{self, Call, Claimed, Grant, Known, Refusal, Report};
 use proxy_state::{
     Change, Claim, ClaimError, ClaimOutcome, Holder, LeaseError, Session, SessionState, Sessions,
+    StateError,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -36,7 +37,7 @@ pub async fn serve(
                     let found = sessions.look(session).await;
                     let known = found.map(|session| session.as_ref().map(known));
                     // A caller that is gone wants no answer.
-                    let _ = reply.send(known.map_err(|error| Refusal::Store(error.to_string())));
+                    let _ = reply.send(known.map_err(failed));
                 });
             }
             Call::Claim {
@@ -128,7 +129,15 @@ fn refused(error: ClaimError) -> Refusal {
         ClaimError::Held => Refusal::Held,
         ClaimError::Superseded => Refusal::Lost,
         ClaimError::OtherUpload => Refusal::NotFound,
+        ClaimError::Store(error) => failed(error),
         other => Refusal::Store(other.to_string()),
+    }
+}
+
+fn failed(error: StateError) -> Refusal {
+    match error {
+        StateError::Away => Refusal::Away,
+        error => Refusal::Store(error.to_string()),
     }
 }
 
@@ -180,7 +189,7 @@ async fn keep(
             }
             Report::Secure { reply } => {
                 let secured = sessions.secure(session.id).await;
-                let secured = secured.map_err(|error| Refusal::Store(error.to_string()));
+                let secured = secured.map_err(failed);
                 let _ = reply.send(secured);
             }
             Report::Finish {
@@ -193,7 +202,7 @@ async fn keep(
             }
             Report::Abort { reply } => {
                 let gone = sessions.abandon(session.id).await;
-                let gone = gone.map_err(|error| Refusal::Store(error.to_string()));
+                let gone = gone.map_err(failed);
                 let _ = reply.send(gone);
             }
         }
@@ -231,7 +240,7 @@ fn told<T>(outcome: Result<T, LeaseError>) -> Result<T, Refusal> {
     outcome.map_err(|error| match error {
         LeaseError::Mixed => Refusal::Mixed,
         LeaseError::TooManyRanges { .. } => Refusal::TooManyRanges,
-        LeaseError::Store(error) => Refusal::Store(error.to_string()),
+        LeaseError::Store(error) => failed(error),
         LeaseError::Unknown => Refusal::NotFound,
         _ => Refusal::Lost,
     })

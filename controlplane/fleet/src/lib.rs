@@ -8,4 +8,5 @@ pub mod events;
 pub mod frame;
 pub mod link;
 mod outbox;
+pub mod sessions;
 pub mod tasks;

@@ -290,7 +290,13 @@ pub fn subscribe(link: &Link, channel: &str, bound: usize) -> mpsc::Receiver<Byt
     let (heard, messages) = mpsc::channel(bound);
     let target = link.shared().target.subscribe();
     let name = link.name();
-    tokio::spawn(hear::run(name, channel.to_owned(), target, heard));
+    tokio::spawn(hear::run(
+        name,
+        channel.to_owned(),
+        target,
+        link.watch(),
+        heard,
+    ));
     messages
 }
 

@@ -175,6 +175,33 @@ impl EmbeddedStore {
         }
     }
 
+    /// Adds what another record of the same upload knows, and gives what is on record then: on
+    /// disk when it returns. Holders and their leases are not touched.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn adopt(&self, other: Session) -> Result<Session, StateError> {
+        self.write(None, move |tables| tables.adopt(&other)).await
+    }
+
+    /// Up to `max` committed sessions behind `after`, in the order of their identifiers.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn sessions(
+        &self,
+        after: Option<SessionId>,
+        max: usize,
+    ) -> Result<Vec<Session>, StateError> {
+        self.read(|txn| tables::read_sessions(txn, after, max))
+            .await
+    }
+
+    /// The most separate ranges, and partial uploads, of a session.
+    pub fn ranges_max(&self) -> usize {
+        self.options.ranges_max
+    }
+
     /// The failure of the file that is not mended yet; `None` in health.
     pub fn fault(&self) -> Option<StateError> {
         self.engine.fault()

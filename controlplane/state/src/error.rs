@@ -110,13 +110,16 @@ pub enum StateError {
     /// The store has been closed.
     #[error("the state store is closed")]
     Closed,
+    /// What other servers know is needed, and can not be had.
+    #[error("the state shared with other servers is away")]
+    Away,
 }
 
 impl StateError {
     /// Whether the same call can succeed later without anybody changing the request.
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::NoSpace { .. } | Self::Disk { .. } => true,
+            Self::NoSpace { .. } | Self::Disk { .. } | Self::Away => true,
             Self::Damaged { .. }
             | Self::Exists
             | Self::TooLarge { .. }

@@ -20,7 +20,7 @@ use std::fmt;
 use async_trait::async_trait;
 use proxy_core::extent::{Extent, Extents, Recorded, Want};
 use proxy_core::id::{SessionId, VFolderId};
-use proxy_core::partial::Partial;
+use proxy_core::partial::{self, Partial};
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,28 @@ pub struct Pieces {
 impl Pieces {
     fn is_unused(&self) -> bool {
         self.made == 0
+    }
+
+    /// The list of whom made more; of equal ones, what neither has dropped. Offsets never go back.
+    fn merged(&self, other: &Self) -> Self {
+        let (newer, older) = match self.made < other.made {
+            true => (other, self),
+            false => (self, other),
+        };
+        let is_equal = newer.made == older.made;
+        let pieces = newer.all.iter().filter_map(|piece| {
+            let same = older.all.iter().find(|old| old.number == piece.number);
+            let offset = match same {
+                Some(same) => same.offset.max(piece.offset),
+                None if is_equal => return None,
+                None => piece.offset,
+            };
+            Some(Partial { offset, ..*piece })
+        });
+        Self {
+            all: pieces.collect(),
+            made: newer.made,
+        }
     }
 }
 
@@ -138,10 +160,86 @@ impl Session {
     }
 
     /// Makes `durable` the durable bytes.
-    pub(crate) fn set_durable(&mut self, durable: &Extents) {
+    pub fn set_durable(&mut self, durable: &Extents) {
         let prefix = durable.prefix();
         self.offset = Offset::new(prefix);
         self.ranges = durable.after(prefix);
+    }
+
+    /// Makes a change that is not about bytes of the whole file, of which a session has at most
+    /// `pieces_max`.
+    ///
+    /// # Errors
+    /// See [`LeaseError`].
+    pub fn apply(&mut self, change: Change, pieces_max: usize) -> Result<(), LeaseError> {
+        match change {
+            Change::AddPartial { length } => self.add_partial(length, pieces_max)?,
+            Change::AdvancePartial { number, to } => {
+                let pieces = &mut self.pieces.all;
+                let piece = pieces.iter_mut().find(|piece| piece.number == number);
+                let piece = piece.ok_or(LeaseError::Unknown)?;
+                if to < piece.offset || piece.length < to {
+                    return Err(LeaseError::Backwards {
+                        have: Offset::new(piece.offset),
+                        got: Offset::new(to),
+                    });
+                }
+                piece.offset = to;
+            }
+            Change::DropPartial { number } => {
+                let pieces = &mut self.pieces.all;
+                if !pieces.iter().any(|piece| piece.number == number) {
+                    return Err(LeaseError::Unknown);
+                }
+                pieces.retain(|piece| piece.number != number);
+            }
+            Change::Describe { metadata } => self.metadata = Some(metadata),
+        }
+        Ok(())
+    }
+
+    fn add_partial(&mut self, length: u64, pieces_max: usize) -> Result<(), LeaseError> {
+        if !self.durable().is_empty() {
+            return Err(LeaseError::Mixed);
+        }
+        let too_many = LeaseError::TooManyRanges {
+            ranges_max: pieces_max,
+        };
+        if pieces_max <= self.pieces.all.len() {
+            return Err(too_many);
+        }
+        let place = partial::place(&self.pieces.all, length, self.size);
+        let place = place.ok_or(too_many)?;
+        self.pieces.all.push(Partial {
+            number: self.pieces.made,
+            place,
+            length,
+            offset: 0,
+        });
+        self.pieces.made = self.pieces.made.saturating_add(1);
+        Ok(())
+    }
+
+    /// What two records of one upload say together: every byte that is durable in one is, and a
+    /// finished upload is finished.
+    #[must_use]
+    pub fn merged(&self, other: &Self) -> Self {
+        if self.is_finished() {
+            return self.clone();
+        }
+        if other.is_finished() {
+            return other.clone();
+        }
+        let mut merged = self.clone();
+        let mut durable = self.durable();
+        other
+            .durable()
+            .iter()
+            .for_each(|extent| durable.insert(extent));
+        merged.set_durable(&durable);
+        merged.pieces = self.pieces.merged(&other.pieces);
+        merged.metadata = self.metadata.clone().or_else(|| other.metadata.clone());
+        merged
     }
 
     /// Whether `other` is the same upload: everything but what may change while it runs. The inode

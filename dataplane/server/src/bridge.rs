@@ -100,6 +100,8 @@ pub enum Refusal {
     TooManyRanges,
     /// Bytes of the whole file and partial uploads do not go together.
     Mixed,
+    /// Another server may know more of the session, and can not be asked now.
+    Away,
     /// The store failed; the text is for the log.
     Store(String),
     /// The control plane is gone: the process is ending.

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
+use super::LinkState;
 use super::dial::{DialError, dial_hearing};
 use super::pace::Pace;
 use super::settings::Target;
@@ -29,12 +30,13 @@ pub(super) async fn run(
     name: &'static str,
     channel: String,
     mut target: watch::Receiver<Arc<Target>>,
+    mut state: watch::Receiver<LinkState>,
     heard: mpsc::Sender<Bytes>,
 ) {
     let mut pace = Pace::default();
     loop {
         let to = Arc::clone(&target.borrow_and_update());
-        let since = Instant::now();
+        let (since, seen) = (Instant::now(), state.borrow().epoch);
         match listen(&to, name, &channel, &mut target, &heard).await {
             Ok(End::Deaf) => return,
             Ok(End::Lost) => pace.was_up(since),
@@ -42,6 +44,8 @@ pub(super) async fn run(
         }
         tokio::select! {
             () = tokio::time::sleep(pace.next()) => {}
+            // The link has found its server.
+            _ = state.wait_for(|state| state.up && seen < state.epoch) => {}
             () = heard.closed() => return,
             changed = target.changed() => {
                 if changed.is_err() {

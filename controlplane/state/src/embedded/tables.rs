@@ -5,9 +5,10 @@
 //! - An index row exists if and only if its record says so; both are written in one transaction.
 //! - What is checked here is checked at the moment of the commit, against what is on disk.
 
+use std::ops::Bound;
+
 use proxy_core::extent::{Extent, Extents, Recorded};
 use proxy_core::id::{SessionId, TaskId};
-use proxy_core::partial::{self, Partial};
 use proxy_core::relpath::RelPath;
 use proxy_core::units::Offset;
 use redb::{
@@ -101,6 +102,27 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
+    /// Adds what another record of the same upload knows; gives what is on record then. A record of
+    /// another upload stays as it is.
+    pub(super) fn adopt(&mut self, other: &Session) -> Checked<Session, StateError> {
+        let known = match session(&self.sessions, other.id)? {
+            Ok(known) => known,
+            Err(damaged) => return Ok(Err(damaged)),
+        };
+        let Some(known) = known else {
+            self.insert_session(other)?;
+            return Ok(Ok(other.clone()));
+        };
+        let merged = match known.is_same_upload(other) {
+            true => known.merged(other),
+            false => known.clone(),
+        };
+        if merged != known {
+            self.put_session(&merged)?;
+        }
+        Ok(Ok(merged))
+    }
+
     /// Moves the recorded offset, over ranges that it reaches.
     pub(super) fn advance(&mut self, id: SessionId, to: Offset) -> Checked<Recorded, LeaseError> {
         let mut session = match self.open_session(id)? {
@@ -180,7 +202,7 @@ impl<'txn> Tables<'txn> {
             Ok(session) => session,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        if let Err(refusal) = apply(&mut session, change, pieces_max) {
+        if let Err(refusal) = session.apply(change, pieces_max) {
             return Ok(Err(refusal));
         }
         self.put_session(&session)?;
@@ -358,52 +380,6 @@ pub(super) struct TaskEnd {
     pub(super) progress: Option<crate::task::Progress>,
 }
 
-fn apply(session: &mut Session, change: Change, pieces_max: usize) -> Result<(), LeaseError> {
-    match change {
-        Change::AddPartial { length } => {
-            if !session.durable().is_empty() {
-                return Err(LeaseError::Mixed);
-            }
-            let too_many = LeaseError::TooManyRanges {
-                ranges_max: pieces_max,
-            };
-            if pieces_max <= session.pieces.all.len() {
-                return Err(too_many);
-            }
-            let place = partial::place(&session.pieces.all, length, session.size);
-            let place = place.ok_or(too_many)?;
-            session.pieces.all.push(Partial {
-                number: session.pieces.made,
-                place,
-                length,
-                offset: 0,
-            });
-            session.pieces.made = session.pieces.made.saturating_add(1);
-        }
-        Change::AdvancePartial { number, to } => {
-            let pieces = &mut session.pieces.all;
-            let piece = pieces.iter_mut().find(|piece| piece.number == number);
-            let piece = piece.ok_or(LeaseError::Unknown)?;
-            if to < piece.offset || piece.length < to {
-                return Err(LeaseError::Backwards {
-                    have: Offset::new(piece.offset),
-                    got: Offset::new(to),
-                });
-            }
-            piece.offset = to;
-        }
-        Change::DropPartial { number } => {
-            let pieces = &mut session.pieces.all;
-            if !pieces.iter().any(|piece| piece.number == number) {
-                return Err(LeaseError::Unknown);
-            }
-            pieces.retain(|piece| piece.number != number);
-        }
-        Change::Describe { metadata } => session.metadata = Some(metadata),
-    }
-    Ok(())
-}
-
 fn past_size(session: &Session, got: u64) -> LeaseError {
     LeaseError::PastSize {
         size: session.size,
@@ -467,6 +443,31 @@ pub(super) fn read_recent(
         let id = TaskId::from(Uuid::from_bytes(time_key_id(row?.0.value())));
         match task(&tasks, id)? {
             Ok(task) => found.extend(task),
+            Err(damaged) => return Ok(Err(damaged)),
+        }
+    }
+    Ok(Ok(found))
+}
+
+/// Up to `max` sessions behind `after`, in the order of their identifiers.
+pub(super) fn read_sessions(
+    txn: &ReadTransaction,
+    after: Option<SessionId>,
+    max: usize,
+) -> Checked<Vec<Session>, StateError> {
+    let table = txn.open_table(SESSIONS)?;
+    let from = match &after {
+        Some(id) => Bound::Excluded(id.as_bytes()),
+        None => Bound::Unbounded,
+    };
+    let mut found = Vec::new();
+    for row in table
+        .range::<&[u8; 16]>((from, Bound::Unbounded))?
+        .take(max)
+    {
+        let (key, json) = row?;
+        match decode(json.value(), "session", key.value()) {
+            Ok(session) => found.push(session),
             Err(damaged) => return Ok(Err(damaged)),
         }
     }

@@ -113,6 +113,11 @@ pub(super) fn refused_claim(request: &Request<'_>, refusal: &Refusal) -> Reply {
             .msg("too many gaps: send parts that are next to those on record first")
             .into(),
         Refusal::Store(text) => store_failed(request, text),
+        Refusal::Away => {
+            let mut reply = Reply::text(503, "503: the other servers can not be asked now");
+            reply.head.push("Retry-After", "1");
+            reply
+        }
         Refusal::Closed => {
             let mut reply = Reply::text(503, "503: the server is shutting down");
             reply.head.push("Retry-After", "5");

@@ -36,8 +36,9 @@ pub(super) async fn state(request: &Request<'_>) -> Result<(Extents, Option<Know
         .await?;
     match opened {
         Ok(staged) => {
-            // A file that is not the one on record holds none of the recorded bytes.
-            let ours = known.filter(|known| known.staged.0 == staged.ino);
+            // A file that is not the one on record holds none of the recorded bytes. The record of
+            // an original server names none.
+            let ours = known.filter(|known| [0, staged.ino].contains(&known.staged.0));
             let durable = ours.as_ref().map(|known| known.durable.clone());
             Ok((durable.unwrap_or_default(), ours))
         }

@@ -42,9 +42,11 @@ impl From<Refusal> for LedgerError<Reply> {
             Refusal::Held => Self::Held,
             Refusal::Lost => Self::Lost,
             Refusal::NotFound => Self::NotFound,
-            Refusal::TooManyRanges | Refusal::Mixed | Refusal::Store(_) | Refusal::Closed => {
-                Self::Other(problem::internal_error().into())
-            }
+            Refusal::TooManyRanges
+            | Refusal::Mixed
+            | Refusal::Away
+            | Refusal::Store(_)
+            | Refusal::Closed => Self::Other(problem::internal_error().into()),
         }
     }
 }
@@ -52,9 +54,11 @@ impl From<Refusal> for LedgerError<Reply> {
 impl SessionLedger<'_> {
     pub(super) fn told(&self, refusal: Refusal) -> LedgerError<Reply> {
         match refusal {
-            Refusal::TooManyRanges | Refusal::Mixed | Refusal::Store(_) | Refusal::Closed => {
-                LedgerError::Other(refused_claim(self.request, &refusal))
-            }
+            Refusal::TooManyRanges
+            | Refusal::Mixed
+            | Refusal::Away
+            | Refusal::Store(_)
+            | Refusal::Closed => LedgerError::Other(refused_claim(self.request, &refusal)),
             other => other.into(),
         }
     }
