@@ -2,6 +2,7 @@
 //! and the Manager as a client sees it.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod discovery;
 pub mod etcd;
 pub mod events;
