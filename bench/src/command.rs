@@ -219,7 +219,7 @@ fn list() -> Result<bool, Problem> {
 
 fn list_peers(places: &Places) -> Result<bool, Problem> {
     let mut out = std::io::stdout().lock();
-    for peer in peers::all(places) {
+    for peer in peers::installable(places) {
         match peer.available() {
             Ok(version) => writeln!(out, "{:22} {version}", peer.name())?,
             Err(reason) => writeln!(out, "{:22} skipped: {reason}", peer.name())?,
@@ -229,7 +229,11 @@ fn list_peers(places: &Places) -> Result<bool, Problem> {
 }
 
 fn install(names: &[String], places: &Places) -> Result<bool, Problem> {
-    let all = peers::all(places);
+    // What is not measured is installed only where it is asked for.
+    let all = match names.is_empty() {
+        true => peers::all(places),
+        false => peers::installable(places),
+    };
     let mut all_well = true;
     for peer in choose(&all, names)? {
         let mut out = std::io::stdout().lock();

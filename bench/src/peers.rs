@@ -26,6 +26,17 @@ pub struct Places {
     pub peers: Option<PathBuf>,
 }
 
+/// What can be installed: all peers, and those that are not measured but stand in tests.
+#[must_use]
+pub fn installable(places: &Places) -> Vec<Box<dyn Peer>> {
+    let home = places.peers.clone().unwrap_or_else(setup::default_home);
+    let mut all = all(places);
+    for (name, version) in original::LATER {
+        all.push(Box::new(original::Original::release(&home, name, version)));
+    }
+    all
+}
+
 /// All peers, in the order of the report's columns. The first is ours.
 #[must_use]
 pub fn all(places: &Places) -> Vec<Box<dyn Peer>> {

@@ -31,9 +31,11 @@ use crate::peers::setup;
 use crate::peers::tus;
 use crate::workload::{ArchiveKind, Kind, Workload};
 
-/// The release that our contract was read from.
+/// The release that our contract was read from, and that is measured.
 const VERSION: &str = "26.2.0";
-/// What that release runs on: `Requires-Python: >=3.13,<3.14`.
+/// Later ones that stand beside ours in a fleet: tests start them, nothing measures them.
+pub const LATER: [(&str, &str); 2] = [("original-26.8.1", "26.8.1"), ("original-26.9.6", "26.9.6")];
+/// What all of them run on: `Requires-Python: >=3.13,<3.14`.
 const PYTHON: &str = "3.13";
 const VOLUME: &str = "bench";
 const TOKEN_SECRET: &str = "bench-token-secret";
@@ -51,6 +53,8 @@ const ZIP_MEMBERS_MAX: u32 = 65_535;
 /// The peer.
 #[derive(Clone, Debug)]
 pub struct Original {
+    name: &'static str,
+    version: &'static str,
     dir: PathBuf,
 }
 
@@ -72,9 +76,14 @@ impl Original {
     /// In the peers' directory.
     #[must_use]
     pub fn new(home: &Path) -> Self {
-        Self {
-            dir: home.join("original"),
-        }
+        Self::release(home, "original", VERSION)
+    }
+
+    /// A release under a name of its own, in the peers' directory.
+    #[must_use]
+    pub fn release(home: &Path, name: &'static str, version: &'static str) -> Self {
+        let dir = home.join(name);
+        Self { name, version, dir }
     }
 
     fn python(&self) -> PathBuf {
@@ -96,19 +105,19 @@ impl Original {
 
 impl Peer for Original {
     fn name(&self) -> &'static str {
-        "original"
+        self.name
     }
 
     fn available(&self) -> Result<String, Reason> {
-        setup::marked(&self.dir, self.name(), VERSION)?;
-        Ok(format!("backend.ai-storage-proxy {VERSION}"))
+        setup::marked(&self.dir, self.name, self.version)?;
+        Ok(format!("backend.ai-storage-proxy {}", self.version))
     }
 
     fn install(&self, log: &mut dyn Write) -> Result<(), Reason> {
         if self.available().is_err() {
             let python = python::find(PYTHON, log)?;
             setup::emptied(&self.dir)?;
-            let wanted = format!("backend.ai-storage-proxy=={VERSION}");
+            let wanted = format!("backend.ai-storage-proxy=={}", self.version);
             python::environment(log, &python, &self.dir.join("venv"), &[&wanted])?;
             let missing = HELPERS
                 .iter()
@@ -122,7 +131,7 @@ impl Peer for Original {
                 std::fs::create_dir_all(&debian)?;
                 setup::unpack_debian(log, &debian, &missing)?;
             }
-            setup::mark(&self.dir, VERSION)?;
+            setup::mark(&self.dir, self.version)?;
         }
         writeln!(log, "   {}", self.available()?)?;
         Ok(())
