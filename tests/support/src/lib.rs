@@ -15,6 +15,7 @@ pub mod etcd;
 pub mod folder;
 pub mod http;
 pub mod http2;
+pub mod original;
 pub mod problem;
 pub mod redis;
 pub mod server;
