@@ -91,7 +91,7 @@ fn runtime_is_written_read_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::create(dir.path()).unwrap();
     let runtime = Runtime {
-        pid: 1,
+        pid: std::process::id(),
         version: "v".into(),
         client: "http://127.0.0.1:1".into(),
         manager: "http://127.0.0.1:2".into(),

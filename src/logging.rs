@@ -1,85 +1,144 @@
-//! Log records: from `tracing` to standard error and to a rotated file.
+//! Log records: from `tracing` to standard error, a rotated file, and log servers.
 //!
 //! Lines look like the original's, and loggers are called `ai.backend.storage.<area>`, so that
 //! existing `pkg-ns` tables and searches keep working.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _, Write};
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, IsTerminal as _};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use proxy_api::metrics::{Sample, Source, row};
 use proxy_core::config::{Document, Level};
+use tokio::task::JoinSet;
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::failure::Failure;
 use crate::load::Loaded;
 
 mod file;
+mod graylog;
+mod hub;
 mod line;
+mod logstash;
+mod loki;
+mod otlp;
+mod record;
+mod scrub;
+mod secure;
+mod setup;
+mod ship;
 
 use file::RotatedFile;
-use line::{Form, Record, write_line};
+use hub::{Hub, Output};
+use line::Form;
+use record::{Pass, Recorder};
+use scrub::Scrub;
 
-/// One place that log lines go to.
-struct Sink<W> {
-    form: Form,
-    out: Mutex<W>,
-}
+/// The places of this process.
+static HUB: OnceLock<Hub> = OnceLock::new();
 
-impl<S: Subscriber, W: Write + Send + 'static> Layer<S> for Sink<W> {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut text = String::new();
-        write_line(&Record::of(event), self.form, &mut text);
-        // A panic elsewhere while the lock was held left whole lines behind. A log that cannot be
-        // written has nowhere to say so.
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    }
-}
+/// How long the end waits for records on their way to other machines.
+const LAST_WAIT: Duration = Duration::from_secs(3);
 
-/// Starts logging as configured; `level` is what the command line says.
+/// Starts logging as configured; `level` is what the command line says. Until [`start`] every
+/// record is written at once.
 ///
 /// # Errors
 /// The log file cannot be opened.
 pub fn init(loaded: &Loaded, level: Option<&str>) -> Result<(), Failure> {
     let document = &loaded.document;
-    let filter = || filter(document, level);
     let drivers = document.texts("logging.drivers");
     let named = |driver: &str| drivers.iter().any(|name| name == driver);
-    let console = named("console").then(|| {
-        Sink {
+    let mut outputs = Vec::new();
+    if named("console") {
+        outputs.push(Output {
             form: console_form(document),
-            out: Mutex::new(io::stderr()),
-        }
-        .with_filter(filter())
-    });
-    let file = if named("file") {
-        let out = Mutex::new(open_file(loaded)?);
-        Some(
-            Sink {
-                form: Form::Json,
-                out,
-            }
-            .with_filter(filter()),
-        )
-    } else {
-        None
-    };
-    // A second subscriber in one process is a mistake of a test, and harmless.
-    let _ = tracing_subscriber::registry()
-        .with(console)
-        .with(file)
-        .try_init();
-    for driver in drivers
-        .iter()
-        .filter(|name| !["console", "file"].contains(&name.as_str()))
-    {
-        tracing::warn!("logging.drivers: the {driver} driver is not active yet");
+            out: Box::new(io::stderr()),
+            count: ("console", Default::default()),
+        });
     }
+    if named("file") {
+        outputs.push(Output {
+            form: Form::Json,
+            out: Box::new(open_file(loaded)?),
+            count: ("file", Default::default()),
+        });
+    }
+    let hub = Hub::new(outputs, Scrub::new(document.secrets()));
+    let recorder = Recorder(hub.clone()).with_filter(Pass(filter(document, level)));
+    // A second subscriber in one process is a mistake of a test, and harmless.
+    let _ = tracing_subscriber::registry().with(recorder).try_init();
+    let _ = HUB.set(hub);
     Ok(())
+}
+
+/// Hides a secret that is not in the configuration.
+pub fn hide(secret: &str) {
+    if let Some(hub) = HUB.get() {
+        hub.hide(secret);
+    }
+}
+
+/// What ships records to other machines.
+#[derive(Debug, Default)]
+pub struct Shipping(JoinSet<()>);
+
+/// From now on nobody waits for a log any more. The process is whoever it will be, and this is
+/// inside the control plane's runtime.
+///
+/// # Errors
+/// A place that was asked for can not be used as it is configured.
+pub fn start(loaded: &Loaded) -> Result<Shipping, Failure> {
+    let mut tasks = JoinSet::new();
+    if let Some(hub) = HUB.get() {
+        let feeds = setup::feeds(loaded, &mut tasks)?;
+        hub.start(queue_records(&loaded.document));
+        hub.feed(feeds);
+    }
+    Ok(Shipping(tasks))
+}
+
+impl Shipping {
+    /// Writes what is left, and gives other machines a moment to take theirs.
+    pub async fn end(mut self) {
+        flush();
+        let ended = async { while self.0.join_next().await.is_some() {} };
+        // What could not be delivered until now is lost.
+        let _ = tokio::time::timeout(LAST_WAIT, ended).await;
+    }
+}
+
+/// Writes what was logged so far.
+pub fn flush() {
+    if let Some(hub) = HUB.get() {
+        hub.flush();
+    }
+}
+
+fn queue_records(document: &Document) -> usize {
+    usize::try_from(document.int("logging.queue-records")).unwrap_or(1)
+}
+
+/// Records by place and fate, for the metrics page.
+pub struct Counts;
+
+impl Source for Counts {
+    fn samples(&self) -> Vec<Sample> {
+        let counts = HUB.get().map(Hub::counts).unwrap_or_default();
+        let mut samples = Vec::new();
+        for (sink, count) in counts {
+            for (result, count) in [("written", &count.written), ("dropped", &count.dropped)] {
+                let count = count.load(Ordering::Relaxed) as f64;
+                samples.push(Sample::number(&row::LOG_RECORDS, &[result, sink], count));
+            }
+        }
+        samples
+    }
 }
 
 fn console_form(document: &Document) -> Form {

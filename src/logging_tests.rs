@@ -5,13 +5,16 @@
 use serde_json::{Value, json};
 use tracing::Level as Severity;
 
+use super::line::write_line;
+use super::record::Record;
 use super::*;
 
 fn record(message: &str, fields: Vec<(&'static str, Value)>) -> Record {
     Record {
         at: "2026-11-22T07:21:34.482149Z".parse().unwrap(),
         level: Severity::WARN,
-        name: "ai.backend.storage.serve".into(),
+        target: "storage_proxy::serve".into(),
+        place: ("", 0),
         message: message.into(),
         fields,
     }

@@ -53,6 +53,9 @@ pub fn run(place: &Place, args: &ServeArgs) -> Result<(), Failure> {
         None => Some(data.lock()?),
     };
     let secrets = data.secrets(&loaded.document)?;
+    for secret in [&secrets.token, &secrets.manager] {
+        logging::hide(&String::from_utf8_lossy(secret.as_bytes()));
+    }
     let mut settings = Settings::new(&loaded, outside, secrets);
     let local = local_volume(&loaded, &data)?;
     let Ports {
@@ -201,6 +204,12 @@ fn flags(args: &ServeArgs) -> Vec<Override> {
 /// Says once what in the configuration deserves a look.
 fn remarks(loaded: &Loaded, warnings: &[String]) {
     use proxy_core::config::NoteKind;
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    tracing::info!("Backend.AI Storage Proxy");
+    tracing::info!(
+        "Runtime: storage-proxy {} on {os} {arch}",
+        proxy_core::VERSION
+    );
     match &loaded.file {
         Some(file) => tracing::info!("configuration {}", file.display()),
         None => tracing::info!("no configuration file, built-in defaults apply"),
@@ -276,6 +285,7 @@ fn threads(loaded: &Loaded, parts: wiring::Parts, data: &DataDir) -> Result<(), 
         .map_err(|error| Failure::new(format!("start threads: {error}")))?;
     let drain = settings.drain_timeout;
     let ended = runtime.block_on(async {
+        let shipping = logging::start(loaded)?;
         let shutdown = shutdown::on_signals()?;
         let word = word(&settings, &parts.listeners.bound);
         let banner = banner::text(loaded, &settings, &word);
@@ -291,7 +301,7 @@ fn threads(loaded: &Loaded, parts: wiring::Parts, data: &DataDir) -> Result<(), 
         };
         let mut overdue = shutdown.clone();
         let running = wiring::run(parts, ready, shutdown);
-        tokio::select! {
+        let ended = tokio::select! {
             ended = running => ended,
             () = async {
                 overdue.requested().await;
@@ -300,13 +310,15 @@ fn threads(loaded: &Loaded, parts: wiring::Parts, data: &DataDir) -> Result<(), 
                 tracing::warn!("some transfers did not end in {} s, cut", drain.as_secs());
                 Ok(())
             }
+        };
+        if ended.is_ok() {
+            tracing::info!("exit.");
         }
+        shipping.end().await;
+        ended
     });
     // Threads that wait for a hanging mount must not keep the process.
     runtime.shutdown_background();
-    if ended.is_ok() {
-        tracing::info!("exit.");
-    }
     ended
 }
 

@@ -66,6 +66,10 @@ pub struct Settings {
     pub identity: Option<Identity>,
     /// How long a mount may take.
     pub mount_limit: Duration,
+    /// Port of the introspection page, if there is to be one.
+    pub inspect_port: Option<u16>,
+    /// Names of endpoints on the metrics page.
+    pub metrics_endpoints: proxy_api::metrics::Endpoints,
     /// Where to write the process id; `None` for `/dev/null`.
     pub pid_file: Option<PathBuf>,
     /// The fleet, unless the server stands alone.
@@ -230,6 +234,14 @@ impl Settings {
             drain_timeout: document.duration("server.drain-timeout"),
             identity: outside.identity,
             mount_limit: document.duration("server.helper.time-limit"),
+            inspect_port: document
+                .int_if_set("storage-proxy.aiomonitor-webui-port")
+                .and_then(|port| u16::try_from(port).ok()),
+            metrics_endpoints: proxy_api::metrics::Endpoints::parse(
+                &document
+                    .text("server.metrics-endpoints", &[])
+                    .unwrap_or_default(),
+            ),
             pid_file: pid_file.filter(|path| path.as_os_str() != "/dev/null"),
         }
     }

@@ -6,7 +6,9 @@
 mod collect;
 mod counters;
 mod fleet;
+mod inspect;
 mod keeper;
+mod levels;
 mod links;
 mod mounting;
 mod running;
@@ -14,6 +16,7 @@ mod snapshot;
 mod stats;
 mod tls;
 mod uploads;
+mod watched;
 
 pub use tls::Certificates;
 
@@ -44,6 +47,8 @@ use running::Running;
 
 /// Calls of the data plane that may wait for the control plane.
 const BRIDGE_CALLS_MAX: usize = 4096;
+/// Volumes are looked at at least this often.
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the start waits for the volumes.
 const OPEN_WAIT: Duration = Duration::from_secs(5);
 
@@ -90,7 +95,8 @@ pub async fn run(
     let mut fleet = Fleet::join(&settings, &store, &volumes).await;
     let look = Arc::new(Notify::new());
     mount_on_request(&settings, keeper, &mut fleet, &volumes, &look)?;
-    let runner = start_runner(&settings, &fleet, &volumes).await?;
+    let watched = watched::Watched::default();
+    let runner = start_runner(&settings, &fleet, &volumes, &watched).await?;
 
     let entries = Arc::new(ArcSwap::from_pointee(snapshot::build(&settings, &volumes)));
     let (bridge, calls) = bridge::channel(BRIDGE_CALLS_MAX);
@@ -99,18 +105,18 @@ pub async fn run(
 
     let api = api_state(&settings, &store, &mut fleet, &volumes, &runner, &server);
     let sessions = Arc::clone(&fleet.sessions);
-    let mut background = JoinSet::new();
-    for work in fleet.background.drain(..) {
-        background.spawn(work);
-    }
+    let mut background: JoinSet<()> = fleet.background.drain(..).collect();
     let (end_uploads, ending) = watch::channel(false);
     background.spawn(keeper::serve(calls, Arc::clone(&sessions), ending));
-    let health = Arc::clone(&api.health);
-    background.spawn(async move { health.watch().await });
-    let (known, watched) = (Arc::clone(&settings), Arc::clone(&volumes));
-    background.spawn(snapshot::follow(known, watched, entries, Arc::clone(&look)));
-    let (known, swept) = (Arc::clone(&settings), Arc::clone(&volumes));
-    background.spawn(collect::run(known, swept, sessions));
+    background.spawn(show_counters(&api, watched, &settings, &volumes));
+    let known = || (Arc::clone(&settings), Arc::clone(&volumes));
+    background.spawn(snapshot::follow(
+        known().0,
+        known().1,
+        entries,
+        Arc::clone(&look),
+    ));
+    background.spawn(collect::run(known().0, known().1, sessions));
     background.spawn(notify::watchdog());
 
     let manager = (
@@ -122,6 +128,8 @@ pub async fn run(
     let internal = (listeners.internal, internal_router(api), None);
     let (end_planes, end) = watch::channel(false);
     let mut planes = JoinSet::new();
+    let inspected = inspect::Inspected::new(&server, &store, &runner);
+    inspect::spawn(&settings, inspected, end.clone(), &mut planes).await;
     for (at, router, tls) in [manager, internal] {
         let mut end = end.clone();
         let asked = async move { drop(end.wait_for(|end| *end).await) };
@@ -210,6 +218,27 @@ fn mount_on_request(
     Ok(())
 }
 
+/// Puts the program's other counters on the page; what is returned looks at the volumes, and asks
+/// the health probes.
+fn show_counters(
+    state: &ApiState,
+    watched: watched::Watched,
+    settings: &Settings,
+    volumes: &Arc<Volumes>,
+) -> impl Future<Output = ()> + use<> {
+    let levels = levels::Levels::default();
+    state.metrics.add_source(Box::new(watched));
+    state.metrics.add_source(Box::new(crate::logging::Counts));
+    state.metrics.add_source(Box::new(levels.clone()));
+    let stats = &settings.volume_stats;
+    let every = stats.observe_interval.min(LOOK_INTERVAL_MAX);
+    let looks = levels.watch(Arc::clone(volumes), every, stats.observe_timeout);
+    let health = Arc::clone(&state.health);
+    async move {
+        tokio::join!(looks, health.watch());
+    }
+}
+
 fn data_plane(error: io::Error) -> Failure {
     Failure::new(format!("the data plane: {}", plain(&error)))
 }
@@ -254,13 +283,15 @@ async fn start_runner(
     settings: &Settings,
     fleet: &Fleet,
     volumes: &Arc<Volumes>,
+    watched: &watched::Watched,
 ) -> Result<Runner, Failure> {
     let options = RunnerOptions {
         running_per_key_max: settings.limits.task_concurrency,
         ..RunnerOptions::default()
     };
-    let (tasks, events) = (Arc::clone(&fleet.tasks), Arc::clone(&fleet.events));
-    let handlers = proxy_volume::tasks::handlers(volumes);
+    let tasks = Arc::clone(&fleet.tasks);
+    let events = watched.events(Arc::clone(&fleet.events));
+    let handlers = watched.handlers(proxy_volume::tasks::handlers(volumes));
     let started = Runner::start(tasks, events, handlers, options).await;
     started.map_err(|error| Failure::new(format!("take up unfinished tasks: {error}")))
 }
@@ -286,19 +317,26 @@ fn api_state(
         scopes_on_demand: settings.auto_quota_scope,
     };
     let sessions = Arc::clone(&fleet.sessions);
+    let control = counters::ControlPlane {
+        store: Arc::clone(store),
+        runner: runner.clone(),
+        health: Arc::new(health),
+    };
     let (volumes, runner) = (Arc::clone(volumes), Arc::new(runner.clone()));
-    let limits = api_limits(settings);
-    let mut state = ApiState::new(volumes, sessions, runner, api, Arc::new(health), &limits);
+    let (limits, health) = (api_limits(settings), Arc::clone(&control.health));
+    let mut state = ApiState::new(volumes, sessions, runner, api, health, &limits);
     state.stats = fleet.stats.clone();
-    state
-        .metrics
-        .add_source(Box::new(counters::DataPlane::new(server.metrics())));
+    let metrics = &state.metrics;
+    metrics.set_endpoints(settings.metrics_endpoints);
+    metrics.add_source(Box::new(counters::DataPlane::new(server.metrics())));
+    metrics.add_source(Box::new(control));
     for figures in fleet.figures.drain(..) {
-        state.metrics.add_source(figures);
+        metrics.add_source(figures);
     }
     state
 }
 
+/// Bounds of the control plane's listeners.
 fn api_limits(settings: &Settings) -> proxy_api::Limits {
     proxy_api::Limits {
         drain_time_max: settings.drain_timeout,

@@ -6,14 +6,13 @@
 //! json      {"timestamp": …, "level": …, "name": …, "processName": …, "message": …, key: value}
 //! ```
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
-use jiff::{Timestamp, Zoned};
+use jiff::Zoned;
 use serde_json::Value;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level};
+use tracing::Level;
 
-use super::logger;
+use super::record::Record;
 
 /// The forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,63 +23,6 @@ pub(super) enum Form {
     Simple { colored: bool },
     /// For programs.
     Json,
-}
-
-/// One record.
-pub(super) struct Record {
-    pub(super) at: Timestamp,
-    pub(super) level: Level,
-    pub(super) name: String,
-    pub(super) message: String,
-    pub(super) fields: Vec<(&'static str, Value)>,
-}
-
-impl Record {
-    pub(super) fn of(event: &Event<'_>) -> Self {
-        let meta = event.metadata();
-        let mut record = Self {
-            at: Timestamp::now(),
-            level: *meta.level(),
-            name: logger(meta.target()),
-            message: String::new(),
-            fields: Vec::new(),
-        };
-        event.record(&mut record);
-        record
-    }
-
-    fn keep(&mut self, field: &Field, value: Value) {
-        match (field.name(), value) {
-            ("message", Value::String(text)) => self.message = text,
-            (name, value) => self.fields.push((name, value)),
-        }
-    }
-}
-
-impl Visit for Record {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.keep(field, format!("{value:?}").into());
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.keep(field, value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.keep(field, value.into());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.keep(field, value.into());
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.keep(field, value.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.keep(field, value.into());
-    }
 }
 
 /// Appends one record and a newline.
@@ -96,14 +38,15 @@ pub(super) fn write_line(record: &Record, form: Form, out: &mut String) {
             let local = Zoned::new(record.at, jiff::tz::TimeZone::system());
             out.push_str(&local.strftime("%Y-%m-%d %H:%M:%S%.3f ").to_string());
             level(record.level, colored, out);
-            out.push_str(&format!(" {} [{}] ", record.name, std::process::id()));
+            out.push_str(&format!(" {} [{}] ", record.name(), std::process::id()));
             text(record, out);
         }
     }
     out.push('\n');
 }
 
-const fn level_name(level: Level) -> &'static str {
+/// The original's word for a level.
+pub(super) const fn level_name(level: Level) -> &'static str {
     match level {
         Level::ERROR => "ERROR",
         Level::WARN => "WARNING",
@@ -162,7 +105,7 @@ fn json(record: &Record, out: &mut String) {
     let first = [
         ("timestamp", Value::from(time)),
         ("level", level_name(record.level).into()),
-        ("name", record.name.as_str().into()),
+        ("name", record.name().into()),
         ("processName", "storage-proxy".into()),
         ("message", record.message.as_str().into()),
     ];

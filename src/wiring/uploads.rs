@@ -2,10 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use proxy_api::metrics::{Gauge, RequestSeries, Source};
+use proxy_api::metrics::{Sample, Source, row};
 use proxy_api::{Check, Probe};
 use proxy_fleet::link::Link;
 use proxy_fleet::sessions::{SessionCounters, SharedSessions};
@@ -58,58 +58,18 @@ impl Probe for Sharing {
 pub struct Figures(pub Arc<SessionCounters>);
 
 impl Source for Figures {
-    fn requests(&self) -> Vec<RequestSeries> {
-        Vec::new()
-    }
-
-    fn counters(&self) -> Vec<Gauge> {
+    fn samples(&self) -> Vec<Sample> {
         let counters = &self.0;
-        vec![
-            figure(
-                "storage_proxy_sessions_degraded_total",
-                "Calls on upload sessions that were answered while Redis was away",
-                &counters.degraded,
-            ),
-            figure(
-                "storage_proxy_lease_conflicts_total",
-                "Claims of upload sessions that found a writer on another server",
-                &counters.conflicts,
-            ),
-            figure(
-                "storage_proxy_session_takeovers_total",
-                "Upload sessions taken over from another server",
-                &counters.takeovers,
-            ),
-            figure(
-                "storage_proxy_sessions_merged_total",
-                "Upload sessions merged into Redis after it was away",
-                &counters.merged,
-            ),
-            figure(
-                "storage_proxy_leases_lost_total",
-                "Writers that found their lease in Redis gone",
-                &counters.lost,
-            ),
+        [
+            (&row::SESSIONS_DEGRADED, &counters.degraded),
+            (&row::LEASE_CONFLICTS, &counters.conflicts),
+            (&row::SESSION_TAKEOVERS, &counters.takeovers),
+            (&row::SESSIONS_MERGED, &counters.merged),
+            (&row::LEASES_LOST, &counters.lost),
+            (&row::SESSIONS_DIRTY, &counters.dirty),
+            (&row::FLEET_SERVERS, &counters.servers),
         ]
+        .map(|(row, value)| Sample::plain(row, value.load(Ordering::Relaxed)))
+        .into()
     }
-
-    fn gauges(&self) -> Vec<Gauge> {
-        vec![
-            figure(
-                "storage_proxy_sessions_dirty",
-                "Upload sessions whose last changes Redis does not have yet",
-                &self.0.dirty,
-            ),
-            figure(
-                "storage_proxy_fleet_servers",
-                "Servers that share upload sessions and hear each other",
-                &self.0.servers,
-            ),
-        ]
-    }
-}
-
-fn figure(name: &'static str, help: &'static str, value: &AtomicU64) -> Gauge {
-    let value = value.load(Ordering::Relaxed);
-    Gauge { name, help, value }
 }

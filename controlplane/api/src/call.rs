@@ -22,7 +22,7 @@ use proxy_core::problem::{self, Kind, Problem};
 use proxy_core::units::MIB;
 use serde_json::Value;
 
-use crate::observe;
+use crate::observe::{self, About};
 use crate::reply::Failure;
 use crate::state::{ApiState, Settings};
 
@@ -41,18 +41,26 @@ pub(crate) struct Call {
     pub(crate) settings: Arc<Settings>,
     headers: HeaderMap,
     body: Body,
+    about: About,
 }
 
 impl Call {
     /// Takes a request apart.
     pub(crate) fn new(state: ApiState, request: Request<Body>) -> Self {
-        let (Parts { headers, .. }, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
+        let Parts {
+            headers,
+            mut extensions,
+            ..
+        } = parts;
+        let about = extensions.remove::<About>().unwrap_or_default();
         let settings = state.settings.load_full();
         Self {
             state,
             settings,
             headers,
             body,
+            about,
         }
     }
 
@@ -81,6 +89,7 @@ impl Call {
         let body = self.read_body().await?;
         let text = match (body.is_empty(), serde_json::from_slice(&body)) {
             (_, Ok(document)) => {
+                self.about.note(&self.state, &document);
                 return Checked::from_json(document).map_err(Failure::parameters);
             }
             (true, _) => "a JSON body is required".to_owned(),
@@ -98,6 +107,7 @@ impl Call {
         }
         let document: Value = serde_json::from_slice(&body)
             .map_err(|error| malformed(format!("malformed JSON: {error}")))?;
+        self.about.note(&self.state, &document);
         Checked::from_json(document)
             .map(Checked::allow_extras)
             .map_err(model_failure)

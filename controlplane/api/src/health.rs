@@ -21,6 +21,8 @@ use proxy_core::VERSION;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::metrics::{Sample, row};
+
 /// How often [`Health::watch`] probes. With the time of a probe, and that which a connection to
 /// etcd or Redis takes to notice a silent server, well below ten seconds.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -121,6 +123,17 @@ impl Health {
             ticks.tick().await;
             self.probe_all().await;
         }
+    }
+
+    /// The findings, for the metrics page.
+    pub fn samples(&self) -> Vec<Sample> {
+        let findings = self.findings.load();
+        let samples = findings.iter().map(|finding| {
+            let labels = [finding.component_id.as_str(), finding.service_group];
+            let healthy = f64::from(u8::from(finding.error.is_none()));
+            Sample::number(&row::HEALTHY, &labels, healthy)
+        });
+        samples.collect()
     }
 
     /// Status and body of one question.

@@ -14,6 +14,7 @@
 mod call;
 mod gate;
 mod health;
+mod inspect;
 mod manage;
 pub mod metrics;
 mod observe;
@@ -26,8 +27,10 @@ pub mod stats;
 #[cfg(test)]
 mod testbed;
 
+pub use axum::Router;
 pub use gate::TOKEN_HEADER;
 pub use health::{Check, Health, Probe};
+pub use inspect::{Look, inspect_router};
 pub use metrics::Metrics;
 pub use route::{internal_router, manager_router};
 pub use serve::serve;

@@ -104,6 +104,37 @@ const INTERNAL: &[Route] = routes! {
     GET "/metrics" open => status::metrics;
 };
 
+/// What a request does to a volume, in the words of logs and metrics; empty for the others.
+pub(crate) fn operation(method: &str, path: &str) -> &'static str {
+    match (method, path) {
+        ("POST", "/folder/create") => "create-vfolder",
+        ("POST", "/folder/delete") => "delete-vfolder",
+        ("POST", "/folder/clone") => "clone-vfolder",
+        ("GET", "/folder/mount") => "mount",
+        ("GET", "/folder/usage") => "usage",
+        ("GET", "/folder/used-bytes") => "used-bytes",
+        ("GET", "/folder/fs-usage") => "fs-usage",
+        ("POST", "/folder/file/mkdir") => "mkdir",
+        ("POST", "/folder/file/list") => "list",
+        ("POST", "/folder/file/rename") => "rename",
+        ("POST", "/folder/file/move") => "move",
+        ("POST", "/folder/file/delete" | "/folder/file/delete-async") => "delete",
+        ("POST", "/folder/file/fetch") => "fetch",
+        ("POST", "/folder/file/upload") => "upload-token",
+        ("POST", "/folder/file/download") => "download-token",
+        ("POST", "/folder/file/archive-download-token" | "/folder/file/download-archive") => {
+            "download-archive-token"
+        }
+        ("POST", "/quota-scope") => "quota-create",
+        ("GET", "/quota-scope" | "/volume/quota") => "quota-get",
+        ("PATCH", "/quota-scope" | "/volume/quota") => "quota-set",
+        ("DELETE", "/quota-scope/quota") => "quota-unset",
+        ("GET", "/volume/hwinfo") => "hwinfo",
+        ("GET", "/volume/performance-metric") => "performance-metric",
+        _ => "",
+    }
+}
+
 /// The Manager's API. Every request is counted, identified and, if it fails, logged.
 pub fn manager_router(state: ApiState) -> Router {
     build(MANAGER, &state)

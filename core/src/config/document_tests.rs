@@ -210,7 +210,7 @@ fn volumes_keep_the_order_of_the_file() {
 
 #[test]
 fn keys_without_effect_are_listed() {
-    let document = good("[storage-proxy]\nevent-loop = \"uvloop\"\n[otel]\nenabled = true");
+    let document = good("[storage-proxy]\nevent-loop = \"uvloop\"\n[pyroscope]\nenabled = true");
     let notes: Vec<(NoteKind, String)> = document
         .notes
         .iter()
@@ -220,7 +220,7 @@ fn keys_without_effect_are_listed() {
         notes,
         [
             (NoteKind::NoEffect, "storage-proxy.event-loop".to_owned()),
-            (NoteKind::Later, "otel.enabled".to_owned())
+            (NoteKind::Later, "pyroscope.enabled".to_owned())
         ]
     );
 }

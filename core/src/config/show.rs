@@ -150,5 +150,6 @@ fn instances(document: &Document, section: &str) -> Vec<Vec<String>> {
 
 /// Optional drivers are shown when they are configured.
 fn shown(document: &Document, section: &str) -> bool {
-    section != "logging.file" || document.has_section(section)
+    let of_a_driver = section.starts_with("logging.") && section != "logging.console";
+    !of_a_driver || document.has_section(section)
 }

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod fleet;
+mod logging;
 mod observe;
 mod server;
 mod service;
@@ -9,10 +10,11 @@ mod service;
 use super::keys::Key;
 
 /// Every key of the configuration, section by section.
-pub static TABLE: [&[Key]; 5] = [
+pub static TABLE: [&[Key]; 6] = [
     service::KEYS,
     fleet::KEYS,
     server::KEYS,
+    logging::KEYS,
     observe::KEYS,
     artifacts::KEYS,
 ];
@@ -92,6 +94,7 @@ pub(super) static SECTIONS: &[(&str, &str)] = &[
     ),
     ("logging.logstash", "Log records to a Logstash server."),
     ("logging.graylog", "Log records to a Graylog server."),
+    ("logging.loki", "Log records straight to Grafana Loki."),
     ("debug", "For developers."),
     ("pyroscope", "Continuous profiling."),
     ("otel", "OpenTelemetry export."),

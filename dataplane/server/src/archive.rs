@@ -32,11 +32,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::EngineLimits;
 use crate::download::{busy, unavailable, volume};
-use crate::metrics::ArchiveGauges;
+use crate::metrics::{ArchiveGauges, Cause};
 use crate::names;
 use crate::reply::Reply;
 use crate::rt;
 use crate::snapshot::{Limits, Snapshot, VolumeEntry};
+use crate::story::About;
 use crate::thread::{Thread, unix_now_s};
 
 pub(crate) use answer::Archive;
@@ -86,15 +87,17 @@ impl From<AnchorError> for Refused {
 
 /// `GET /download-archive`.
 pub(crate) async fn get(thread: &Rc<Thread>, snapshot: &Snapshot, head: &RequestHead) -> Reply {
-    match try_get(thread, snapshot, head).await {
-        Ok(reply) | Err(reply) => reply,
-    }
+    let mut about = None;
+    let (Ok(mut reply) | Err(mut reply)) = try_get(thread, snapshot, head, &mut about).await;
+    reply.about = about;
+    reply
 }
 
 async fn try_get(
     thread: &Rc<Thread>,
     snapshot: &Snapshot,
     head: &RequestHead,
+    about: &mut Option<About>,
 ) -> Result<Reply, Reply> {
     let missing = |failures: Vec<(String, String)>| {
         let text = failures.first().map(|(key, text)| format!("{key} {text}"));
@@ -108,6 +111,7 @@ async fn try_get(
     check_archive_name(name)
         .map_err(|text| Reply::from(Problem::new(Kind::JWTPayloadValidation).msg(text)))?;
     let volume = volume(snapshot, &claims.volume)?;
+    *about = Some(About::new(volume, claims.vfid));
     let root = volume.root.clone().ok_or_else(|| unavailable(volume))?;
     let turn = turn(&snapshot.archives, snapshot).await?;
     let (limits, vfid, files) = (walk_limits(&snapshot.limits), claims.vfid, claims.files);
@@ -131,7 +135,11 @@ fn bad_token(error: &TokenError) -> Reply {
         TokenError::Claims(_) | TokenError::MissingExpiry => Kind::JWTPayloadValidation,
         _ => Kind::JWTDecode,
     };
-    Problem::new(kind).msg(error.text()).into()
+    let reply = Reply::from(Problem::new(kind).msg(error.text()));
+    Reply {
+        cause: Cause::Token,
+        ..reply
+    }
 }
 
 /// Waits for its turn to make an archive, or to compress one.

@@ -42,6 +42,8 @@ pub(crate) struct Progress {
     awaits_continue: bool,
     /// The peer broke the framing or went away: nothing after it can be trusted.
     broken: bool,
+    /// Bytes of it so far.
+    received: u64,
 }
 
 impl Progress {
@@ -56,7 +58,13 @@ impl Progress {
             rest,
             awaits_continue: head.expect_continue,
             broken: false,
+            received: 0,
         }
+    }
+
+    /// Bytes of it so far.
+    pub(crate) const fn received(&self) -> u64 {
+        self.received
     }
 
     /// Nothing more will come.
@@ -100,6 +108,14 @@ impl Body<'_> {
         match self {
             Self::Http1(body) => body.connection.stream.socket().peer(),
             Self::Http2(body) => body.peer(),
+        }
+    }
+
+    /// Bytes of it so far.
+    pub(crate) fn received(&self) -> u64 {
+        match self {
+            Self::Http1(body) => body.progress.received(),
+            Self::Http2(body) => body.received(),
         }
     }
 
@@ -365,11 +381,9 @@ impl Source for Http1Body<'_> {
         }
         let before = buf.filled();
         let outcome = self.fill_inner(&mut buf, limit).await;
-        self.thread
-            .setup
-            .metrics
-            .received_bytes
-            .add((buf.filled() - before) as u64);
+        let count = (buf.filled() - before) as u64;
+        self.progress.received += count;
+        self.thread.setup.metrics.received_bytes.add(count);
         self.progress.broken |= outcome.is_err();
         (outcome, buf)
     }

@@ -22,6 +22,7 @@ use crate::respond;
 use crate::route;
 use crate::rt;
 use crate::snapshot::Snapshot;
+use crate::story::{Facts, Story};
 use crate::stream::Stream;
 use crate::thread::Thread;
 
@@ -154,13 +155,14 @@ async fn one_request(
     snapshot: &Snapshot,
     head: &RequestHead,
 ) -> bool {
-    let begun = Instant::now();
+    let story = Story::begin(thread, head);
     let limits = &snapshot.limits;
     let mut progress = Progress::new(head, limits);
-    let reply = {
+    let (reply, peer) = {
         let body = Http1Body::new(connection, &mut progress, thread, limits);
         let mut body = Body::Http1(body);
-        route::dispatch(thread, snapshot, head, &mut body).await
+        let reply = route::dispatch(thread, snapshot, head, &mut body).await;
+        (reply, body.peer())
     };
     // A client that waits for a 100 and got its answer instead may send the body or not: nobody
     // can tell what its next bytes are.
@@ -169,9 +171,11 @@ async fn one_request(
         && !cut
         && thread.setup.drain.borrow().is_none()
         && progress.left_at_least() <= limits.discard_bytes_max;
-    let key = reply.key(head);
-    let sent = respond::send(connection, thread, snapshot, head, reply, keep).await;
-    thread.setup.metrics.record(key, begun.elapsed());
+    let facts = Facts::of(&reply, head, peer);
+    story.answers(&facts);
+    let (sent_bytes, sent) = respond::send(connection, thread, snapshot, head, reply, keep).await;
+    let bytes = [progress.received(), sent_bytes];
+    story.end(head, &facts, bytes, sent.is_ok());
     if sent.is_err() {
         return false;
     }

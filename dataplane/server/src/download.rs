@@ -23,29 +23,34 @@ use serde_json::json;
 
 use crate::archive;
 use crate::hot::Entry;
+use crate::metrics::Cause;
 use crate::names::{self, Busy};
 use crate::reply::{Content, Reply};
 use crate::route;
 use crate::snapshot::{Snapshot, VolumeEntry};
+use crate::story::About;
 use crate::thread::{Thread, unix_now_s};
 
 const OCTETS: &str = "application/octet-stream";
 
 /// Answers `GET` and `HEAD`.
 pub(crate) async fn get(thread: &Rc<Thread>, snapshot: &Snapshot, head: &RequestHead) -> Reply {
-    match try_get(thread, snapshot, head).await {
-        Ok(reply) | Err(reply) => reply,
-    }
+    let mut about = None;
+    let (Ok(mut reply) | Err(mut reply)) = try_get(thread, snapshot, head, &mut about).await;
+    reply.about = about;
+    reply
 }
 
 async fn try_get(
     thread: &Rc<Thread>,
     snapshot: &Snapshot,
     head: &RequestHead,
+    about: &mut Option<About>,
 ) -> Result<Reply, Reply> {
     let query = head.query.as_deref().unwrap_or_default();
     let now_unix_s = unix_now_s();
     if let Some(entry) = thread.hot.find(snapshot, query, now_unix_s) {
+        *about = Some(entry.about);
         return Ok(file(snapshot, head, &entry.told, Arc::clone(&entry.file)));
     }
     let params = DownloadParams::parse(head.query.as_deref()).map_err(route::invalid)?;
@@ -62,6 +67,8 @@ async fn try_get(
         return Err(problem.msg("unmanaged paths are not served").into());
     }
     let volume = volume(snapshot, &claims.volume)?;
+    let known = About::new(volume, claims.vfid);
+    *about = Some(known);
     let path = match &params.dst_dir {
         // An absolute prefix would replace the folder, so nothing is found there.
         Some(dir) => RelPath::parse(dir)
@@ -75,7 +82,7 @@ async fn try_get(
         let fd = Arc::new(opened.fd);
         let reply = file(snapshot, head, &told, Arc::clone(&fd));
         if thread.hot.has_room() {
-            let place = (root, claims.vfid, path);
+            let place = (root, known, path);
             let entry = Entry::new(query, claims.exp, place, (fd, opened.stat), told);
             thread.keep_hot(snapshot, Rc::new(entry));
         }
@@ -117,7 +124,11 @@ pub(crate) fn volume<'s>(
 
 /// The answer to a token that does not verify.
 pub(crate) fn bad_token(error: TokenError) -> Reply {
-    problem::invalid_parameters(json!({ "token": error.failure() })).into()
+    let reply = problem::invalid_parameters(json!({ "token": error.failure() })).into();
+    Reply {
+        cause: Cause::Token,
+        ..reply
+    }
 }
 
 /// The answer to a volume that hangs.
@@ -134,6 +145,7 @@ pub(crate) fn busy(busy: Busy, volume: &VolumeEntry) -> Reply {
     let text = format!("volume {} does not answer in time", volume.name);
     let mut reply = Reply::from(Problem::new(Kind::VolumeUnavailable).msg(text));
     reply.head.push("Retry-After", "5");
+    reply.cause = Cause::Timeout;
     reply
 }
 

@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_anchor::{Stat, VolumeRoot};
-use proxy_core::id::VFolderId;
 use proxy_core::relpath::RelPath;
 use proxy_ring::FileRef;
 
 use crate::download::Told;
 use crate::metrics::ThreadMetrics;
 use crate::snapshot::Snapshot;
+use crate::story::About;
 
 /// How long an entry lives that nobody asks for: one to two of these.
 pub(crate) const AGE_PERIOD: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ pub(crate) struct Entry {
     /// Unix seconds after which the token is dead.
     pub(crate) exp: u64,
     pub(crate) root: VolumeRoot,
-    pub(crate) vfid: VFolderId,
+    pub(crate) about: About,
     pub(crate) path: RelPath,
     pub(crate) file: FileRef,
     pub(crate) stat: Stat,
@@ -46,7 +46,10 @@ pub(crate) struct Entry {
 impl Entry {
     /// Whether the token is alive and the name leads to the same, unchanged file.
     fn holds(&self, now_unix_s: u64) -> bool {
-        now_unix_s < self.exp && self.root.is_unchanged(&self.vfid, &self.path, &self.stat)
+        now_unix_s < self.exp
+            && self
+                .root
+                .is_unchanged(&self.about.vfid, &self.path, &self.stat)
     }
 }
 
@@ -169,17 +172,17 @@ impl Entry {
     pub(crate) fn new(
         query: &str,
         exp: u64,
-        place: (VolumeRoot, VFolderId, RelPath),
+        place: (VolumeRoot, About, RelPath),
         opened: (FileRef, Stat),
         told: Told,
     ) -> Self {
-        let (root, vfid, path) = place;
+        let (root, about, path) = place;
         let (file, stat) = opened;
         Self {
             query: query.into(),
             exp,
             root,
-            vfid,
+            about,
             path,
             file,
             stat,
@@ -203,6 +206,7 @@ fn key(query: &str) -> u64 {
 mod tests {
     use std::collections::HashMap;
 
+    use proxy_core::id::VFolderId;
     use proxy_core::token::Secret;
     use proxy_core::units::ByteLen;
     use tokio::sync::Semaphore;
@@ -247,7 +251,8 @@ mod tests {
             let path = RelPath::parse("f").unwrap();
             let opened = self.root.open_file_cached(&self.vfid, &path).unwrap();
             let told = Told::new(&opened.stat, &path, false);
-            let place = (self.root.clone(), self.vfid, path);
+            let vfid = self.vfid;
+            let place = (self.root.clone(), About { volume: 0, vfid }, path);
             let opened = (Arc::new(opened.fd), opened.stat);
             Rc::new(Entry::new(query, exp, place, opened, told))
         }

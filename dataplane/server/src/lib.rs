@@ -29,6 +29,7 @@ mod sink;
 pub mod snapshot;
 mod socket;
 mod span;
+mod story;
 mod stream;
 mod thread;
 mod tls;

@@ -1,14 +1,16 @@
 //! What the data plane counts: per thread, summed when somebody looks.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use proxy_core::id::VFolderId;
 use proxy_ring::{Gauge, Gauges};
 
 /// Upper bounds of the duration histogram, seconds.
-pub const BUCKETS_S: [f64; 9] = [0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+pub const BUCKETS_S: [f64; 10] = [0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
 /// What tells one series from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +23,22 @@ pub struct Key {
     pub status: u16,
     /// `domain`, `operation`, `error_detail`; empty on success.
     pub labels: [&'static str; 3],
+    /// What the rest does not tell.
+    pub cause: Cause,
+}
+
+/// Why a request failed, where its status and code leave that open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// They say it all.
+    #[default]
+    Plain,
+    /// Its token was refused.
+    Token,
+    /// A quota is used up.
+    Quota,
+    /// The volume did not answer in time.
+    Timeout,
 }
 
 /// Requests of one series.
@@ -32,6 +50,124 @@ pub struct Series {
     pub seconds: f64,
     /// How many took at most [`BUCKETS_S`]; not cumulative, the last is beyond all of them.
     pub buckets: [u64; BUCKETS_S.len() + 1],
+}
+
+impl Series {
+    fn count(&mut self, seconds: f64) {
+        let bucket = BUCKETS_S.iter().position(|bound| seconds <= *bound);
+        self.count += 1;
+        self.seconds += seconds;
+        self.buckets[bucket.unwrap_or(BUCKETS_S.len())] += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.seconds += other.seconds;
+        for (into, from) in self.buckets.iter_mut().zip(other.buckets) {
+            *into += from;
+        }
+    }
+}
+
+/// What clients do with file content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Bytes come.
+    Upload,
+    /// A file, or parts of it, goes.
+    Download,
+    /// Many files go as one.
+    Archive,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Upload, Self::Download, Self::Archive];
+
+    /// The word of metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Download => "download",
+            Self::Archive => "download-archive",
+        }
+    }
+}
+
+/// A large transfer at work.
+#[derive(Clone, Debug)]
+pub struct Transfer {
+    /// What is done.
+    pub operation: Operation,
+    /// A number of [`volume_number`]; 0 while it is not known.
+    pub volume: u16,
+    /// The folder, once it is known.
+    pub vfid: Option<VFolderId>,
+    /// Who does it.
+    pub peer: Option<SocketAddr>,
+    /// Bytes that it will have in the end, if that was said.
+    pub bytes: Option<u64>,
+    /// When it began.
+    pub begun: Instant,
+}
+
+/// Where work is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkKey {
+    /// What was done.
+    pub operation: Operation,
+    /// A number of [`volume_number`].
+    pub volume: u16,
+    /// Whether it came to its end.
+    pub success: bool,
+}
+
+impl WorkKey {
+    const fn place(self) -> usize {
+        let of_volume = self.volume as usize * Operation::ALL.len();
+        2 * (of_volume + self.operation as usize) + self.success as usize
+    }
+
+    fn of(place: usize) -> Self {
+        let (rest, operations) = (place / 2, Operation::ALL.len());
+        Self {
+            operation: Operation::ALL[rest % operations],
+            volume: u16::try_from(rest / operations).unwrap_or(0),
+            success: place % 2 == 1,
+        }
+    }
+}
+
+/// Requests of one operation on one volume.
+#[derive(Clone, Debug, Default)]
+pub struct Work {
+    /// How many, and how long they took.
+    pub durations: Series,
+    /// Bytes of bodies received, and of answers sent.
+    pub bytes: [u64; 2],
+}
+
+/// Name and backend of every volume that was ever served, in the order of their numbers. Number 0
+/// is no volume.
+static VOLUMES: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+
+/// The number of a volume in the counters: given once, never to another.
+pub fn volume_number(name: &str, backend: &str) -> u16 {
+    let mut volumes = VOLUMES.lock();
+    let same = |(known, of): &(String, String)| known == name && of == backend;
+    let place = volumes.iter().position(same).unwrap_or_else(|| {
+        volumes.push((name.to_owned(), backend.to_owned()));
+        volumes.len() - 1
+    });
+    u16::try_from(place + 1).unwrap_or(0)
+}
+
+/// Name and backend of a volume's number; empty for no volume.
+pub fn volume_of(number: u16) -> (String, String) {
+    let place = usize::from(number).checked_sub(1);
+    place
+        .and_then(|place| VOLUMES.lock().get(place).cloned())
+        .unwrap_or_default()
 }
 
 /// Counters of one thread.
@@ -61,8 +197,12 @@ pub struct ThreadMetrics {
     pub panics: Gauge,
     /// Archives that are being compressed.
     pub compressing: Gauge,
+    /// Requests at work, by [`Operation`].
+    pub in_flight: [Gauge; Operation::ALL.len()],
     /// The file engine.
     pub engine: Arc<Gauges>,
+    /// Large transfers at work, by a number of their own.
+    pub(crate) transfers: Mutex<HashMap<u64, Transfer>>,
     requests: Mutex<Requests>,
 }
 
@@ -71,6 +211,8 @@ pub struct ThreadMetrics {
 struct Requests {
     places: HashMap<Key, usize>,
     series: Vec<Series>,
+    /// Of operation `o` on volume `v` with success `s` at `2 * (v * OPERATIONS + o) + s`.
+    work: Vec<Work>,
     last: Option<(Key, usize)>,
 }
 
@@ -91,13 +233,23 @@ impl Requests {
 impl ThreadMetrics {
     /// Counts one request.
     pub fn record(&self, key: Key, took: Duration) {
+        self.requests.lock().series(key).count(took.as_secs_f64());
+    }
+
+    /// Counts one request that had work to do on a volume: the body bytes received, and sent.
+    pub fn record_work(&self, key: Key, took: Duration, at: WorkKey, bytes: [u64; 2]) {
         let seconds = took.as_secs_f64();
-        let bucket = BUCKETS_S.iter().position(|bound| seconds <= *bound);
+        let place = at.place();
         let mut requests = self.requests.lock();
-        let series = requests.series(key);
-        series.count += 1;
-        series.seconds += seconds;
-        series.buckets[bucket.unwrap_or(BUCKETS_S.len())] += 1;
+        requests.series(key).count(seconds);
+        if requests.work.len() <= place {
+            requests.work.resize_with(place + 1, Work::default);
+        }
+        let work = &mut requests.work[place];
+        work.durations.count(seconds);
+        for (sum, bytes) in work.bytes.iter_mut().zip(bytes) {
+            *sum += bytes;
+        }
     }
 }
 
@@ -128,14 +280,41 @@ impl Metrics {
             for (key, place) in &requests.places {
                 let series = &requests.series[*place];
                 let total = sum.entry(*key).or_default();
-                total.count += series.count;
-                total.seconds += series.seconds;
-                for (into, from) in total.buckets.iter_mut().zip(series.buckets) {
+                total.add(series);
+            }
+        }
+        sum
+    }
+
+    /// What was done with file content, summed over the threads.
+    pub fn work(&self) -> Vec<(WorkKey, Work)> {
+        let mut sum: Vec<Work> = Vec::new();
+        for thread in &self.threads {
+            let requests = thread.requests.lock();
+            if sum.len() < requests.work.len() {
+                sum.resize_with(requests.work.len(), Work::default);
+            }
+            for (into, from) in sum.iter_mut().zip(&requests.work) {
+                into.durations.add(&from.durations);
+                for (into, from) in into.bytes.iter_mut().zip(from.bytes) {
                     *into += from;
                 }
             }
         }
-        sum
+        let all = sum.into_iter().enumerate();
+        all.filter(|(_, work)| 0 < work.durations.count)
+            .map(|(place, work)| (WorkKey::of(place), work))
+            .collect()
+    }
+
+    /// Large transfers at work.
+    pub fn transfers(&self) -> Vec<Transfer> {
+        let mut all = Vec::new();
+        for thread in &self.threads {
+            all.extend(thread.transfers.lock().values().cloned());
+        }
+        all.sort_by_key(|transfer| transfer.begun);
+        all
     }
 
     /// One gauge, summed over the threads.
@@ -158,6 +337,7 @@ mod tests {
             endpoint: "/download",
             status,
             labels: [""; 3],
+            cause: Cause::Plain,
         };
         let metrics = Metrics {
             threads: vec![Arc::default(), Arc::default()],

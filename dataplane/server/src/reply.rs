@@ -7,7 +7,11 @@ use proxy_wire::head::{Method, RequestHead};
 use proxy_wire::response::ResponseHead;
 
 use crate::archive::Archive;
-use crate::metrics::Key;
+use crate::metrics::{Cause, Key};
+use crate::story::About;
+
+/// `error_code` of an upload that a quota ended.
+const QUOTA_EXCEEDED: &str = "vfolder_update_forbidden";
 
 /// The body of an answer.
 pub(crate) enum Content {
@@ -31,6 +35,10 @@ pub(crate) struct Reply {
     pub(crate) endpoint: &'static str,
     /// The connection can not go on after this.
     pub(crate) close: bool,
+    /// What its code does not tell.
+    pub(crate) cause: Cause,
+    /// The folder it is about, once that is known.
+    pub(crate) about: Option<About>,
 }
 
 impl Reply {
@@ -42,6 +50,8 @@ impl Reply {
             code: "",
             endpoint: "unmatched",
             close: false,
+            cause: Cause::Plain,
+            about: None,
         }
     }
 
@@ -64,11 +74,14 @@ impl Reply {
         };
         let mut parts = self.code.splitn(3, '_');
         let labels = [(); 3].map(|()| parts.next().unwrap_or(""));
+        let is_quota = self.code == QUOTA_EXCEEDED && self.head.status() == 507;
+        let cause = if is_quota { Cause::Quota } else { self.cause };
         Key {
             method,
             endpoint: self.endpoint,
             status: self.head.status(),
             labels,
+            cause,
         }
     }
 }

@@ -20,7 +20,8 @@ use crate::thread::Thread;
 /// What `Server` says.
 const SERVER: &str = concat!("storage-proxy/", env!("CARGO_PKG_VERSION"));
 
-/// Sends `reply` to the request `head`. An error ends the connection.
+/// Sends `reply` to the request `head`; says how many bytes went out. An error ends the
+/// connection.
 pub(crate) async fn send(
     connection: &mut Connection,
     thread: &Rc<Thread>,
@@ -28,7 +29,7 @@ pub(crate) async fn send(
     head: &RequestHead,
     reply: Reply,
     keep: bool,
-) -> Result<(), PeerError> {
+) -> (u64, Result<(), PeerError>) {
     let Reply {
         head: answer,
         content,
@@ -57,14 +58,13 @@ pub(crate) async fn send(
         },
         Content::Archive(archive) => archive.send(&mut sink, &bytes, thread, limits).await,
     };
+    let sent = sink.sent();
     drop(sink);
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            connection.stream.socket().reset_on_close();
-            Err(cut(error, endpoint))
-        }
-    }
+    let outcome = outcome.map_err(|error| {
+        connection.stream.socket().reset_on_close();
+        cut(error, endpoint)
+    });
+    (sent, outcome)
 }
 
 /// The answer's head with everything that does not belong to one protocol.

@@ -54,24 +54,7 @@ pub(crate) async fn dispatch(
         ),
         _ => ("unmatched", Reply::text(404, "404: Not Found")),
     };
-    if reply.head.status() >= 400 {
-        // Never the query: it holds the token.
-        tracing::info!(
-            method = head.method.as_str(),
-            endpoint,
-            status = reply.head.status(),
-            error_code = reply.code,
-            request_id = request_id(head),
-            peer = body.peer().map(tracing::field::display),
-            "request refused"
-        );
-    }
     Reply { endpoint, ..reply }
-}
-
-/// The request's own identifier, for logs.
-pub(crate) fn request_id(head: &RequestHead) -> Option<&str> {
-    std::str::from_utf8(head.headers.get("x-backendai-requestid")?).ok()
 }
 
 fn root(head: &RequestHead) -> Reply {

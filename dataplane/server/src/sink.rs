@@ -39,6 +39,7 @@ pub(crate) struct StreamSink<'c> {
     thread: Rc<Thread>,
     limit: Duration,
     sent_since_turn: u64,
+    sent: u64,
 }
 
 impl<'c> StreamSink<'c> {
@@ -50,7 +51,13 @@ impl<'c> StreamSink<'c> {
             thread,
             limit: limits.progress_timeout,
             sent_since_turn: 0,
+            sent: 0,
         }
+    }
+
+    /// Bytes sent so far, heads included.
+    pub(crate) const fn sent(&self) -> u64 {
+        self.sent
     }
 
     fn turn_bytes(&self) -> u64 {
@@ -64,6 +71,7 @@ impl<'c> StreamSink<'c> {
     async fn count(&mut self, bytes: u64) {
         self.thread.setup.metrics.sent_bytes.add(bytes);
         self.sent_since_turn += bytes;
+        self.sent += bytes;
         if self.sent_since_turn >= self.turn_bytes() {
             self.sent_since_turn = 0;
             rt::breathe().await;

@@ -13,6 +13,7 @@ use proxy_wire::{draft as words, part, tus};
 use crate::body::Body;
 use crate::reply::{Content, Reply};
 use crate::snapshot::Snapshot;
+use crate::story::About;
 use crate::thread::Thread;
 
 mod answer;
@@ -52,8 +53,10 @@ pub(crate) async fn answer(
         return Some(options(snapshot));
     }
     let wish = wish(head)?;
+    let mut about = None;
     let answered = async {
         let request = Request::parse(thread, snapshot, head)?;
+        about = Some(About::new(request.volume, request.claims.vfid));
         let is_of_piece = matches!(wish, Wish::Head | Wish::Patch | Wish::Remove);
         if request.part.is_some() && !is_of_piece {
             return Err(bad(
@@ -71,9 +74,9 @@ pub(crate) async fn answer(
             Wish::DraftCreate(complete) => draft::create(&request, head, complete, body).await,
         }
     };
-    match answered.await {
-        Ok(reply) | Err(reply) => Some(reply),
-    }
+    let (Ok(mut reply) | Err(mut reply)) = answered.await;
+    reply.about = about;
+    Some(reply)
 }
 
 fn wish(head: &RequestHead) -> Option<Wish<'_>> {

@@ -44,6 +44,7 @@ pub(crate) async fn describe(mut call: Call) -> Outcome {
         .describe_scope(scope)
         .await?;
     let quota = quota.ok_or(VolumeError::ScopeNotFound(scope))?;
+    call.state.metrics.scopes.seen(&volume, scope, quota);
     reply::ok(&json!({"used_bytes": quota.used_bytes, "limit_bytes": quota.limit_bytes}))
 }
 

@@ -108,6 +108,28 @@ impl Document {
         })
     }
 
+    /// The texts of all keys that are secret.
+    pub fn secrets(&self) -> Vec<String> {
+        let secret = self.entries.iter().filter(|entry| entry.key.secret);
+        secret
+            .filter_map(|entry| match &entry.value {
+                Value::Text(text) => Some(text.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// A number with a default.
+    pub fn float(&self, path: &str) -> f64 {
+        self.must(path, |value| {
+            if let Value::Float(float) = value {
+                Some(float)
+            } else {
+                None
+            }
+        })
+    }
+
     /// A whole number without a default.
     pub fn int_if_set(&self, path: &str) -> Option<i64> {
         self.pick(path, &[], |value| {
@@ -233,17 +255,6 @@ impl Document {
         self.must(path, |value| {
             if let Value::HostPorts(addrs) = value {
                 Some(addrs)
-            } else {
-                None
-            }
-        })
-    }
-
-    /// A number with a default.
-    pub fn float(&self, path: &str) -> f64 {
-        self.must(path, |value| {
-            if let Value::Float(number) = value {
-                Some(number)
             } else {
                 None
             }

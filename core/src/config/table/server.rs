@@ -63,6 +63,13 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("true"),
     Key::used(
+        "server.metrics-endpoints",
+        Choice(&["both", "routes", "operations"]),
+        "Names of endpoints on the metrics page: the original's routes, the specification's \
+         operations, or each request under both. docs/metrics.md says what that means for sums.",
+    )
+    .default("\"both\""),
+    Key::used(
         "server.drain-timeout",
         Duration(0, DAY_S),
         "How long running transfers and requests may go on after SIGTERM or SIGINT. A second \

@@ -97,12 +97,13 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("38300")
     .alias(&["aiomonitor-port"]),
-    Key::later(
+    Key::used(
         "storage-proxy.aiomonitor-webui-port",
-        Int(1, 65535),
-        "the introspection page",
+        Int(0, 65535),
+        "Port on 127.0.0.1 of a page that shows transfers, tasks and threads at work; the original \
+         uses 39300. 0 takes any free one. A port that is taken is a warning.",
     )
-    .default("39300"),
+    .absent("no such page"),
     Key::used(
         "storage-proxy.use-watcher",
         Bool,
@@ -115,13 +116,13 @@ pub(super) const KEYS: &[Key] = &[
     Key::used(
         "storage-proxy.volume-stats.observe-interval",
         Float(1.0),
-        "Seconds between two looks at the performance of volumes whose backend has figures.",
+        "Seconds between two looks at how full and how fast the volumes are.",
     )
     .default("10.0"),
     Key::used(
         "storage-proxy.volume-stats.observe-timeout",
         Float(1.0),
-        "Seconds that a backend may take to tell them.",
+        "Seconds that one look may take; past them the volume counts as down.",
     )
     .default("5.0"),
     Key::used(

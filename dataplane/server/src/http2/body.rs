@@ -32,6 +32,7 @@ pub(crate) struct Incoming {
     left: Option<u64>,
     over: bool,
     broken: bool,
+    received: u64,
     /// The client waits for a 100 before it sends.
     awaited: bool,
     respond: Respond,
@@ -59,12 +60,18 @@ impl Incoming {
             part: Bytes::new(),
             left,
             broken: false,
+            received: 0,
             awaited: head.expect_continue,
             respond: Rc::clone(respond),
             peer,
             thread: Rc::clone(thread),
             limit: limits.progress_timeout,
         }
+    }
+
+    /// Bytes of it so far.
+    pub(crate) const fn received(&self) -> u64 {
+        self.received
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
@@ -154,7 +161,9 @@ impl Source for Incoming {
         let before = buf.filled();
         let outcome = self.fill_inner(&mut buf, limit).await;
         let metrics = &self.thread.setup.metrics;
-        metrics.received_bytes.add((buf.filled() - before) as u64);
+        let count = (buf.filled() - before) as u64;
+        metrics.received_bytes.add(count);
+        self.received += count;
         self.broken |= outcome.is_err();
         (outcome, buf)
     }

@@ -24,6 +24,7 @@ use crate::reply::Reply;
 use crate::route;
 use crate::rt;
 use crate::snapshot::Limits;
+use crate::story::{Facts, Story};
 use crate::stream::Stream;
 use crate::thread::Thread;
 
@@ -306,7 +307,6 @@ async fn one_request(
     request: http::Request<RecvStream>,
     respond: SendResponse<Chunk>,
 ) {
-    let begun = Instant::now();
     let snapshot = thread.snapshot();
     let limits = &snapshot.limits;
     let (parts, body) = request.into_parts();
@@ -322,11 +322,14 @@ async fn one_request(
     let respond = Rc::new(RefCell::new(Some(respond)));
     let incoming = Incoming::new(body, &head, &respond, (thread, limits), tasks.peer);
     let mut body = Body::Http2(incoming);
+    let story = Story::begin(thread, &head);
     let reply = route::dispatch(thread, &snapshot, &head, &mut body).await;
-    let key = reply.key(&head);
+    let facts = Facts::of(&reply, &head, body.peer());
+    story.answers(&facts);
     // What went wrong is logged where it went wrong.
-    let _ = respond::send(&respond, &tasks.shares, (thread, limits), &head, reply).await;
-    thread.setup.metrics.record(key, begun.elapsed());
+    let (sent_bytes, sent) =
+        respond::send(&respond, &tasks.shares, (thread, limits), &head, reply).await;
+    story.end(&head, &facts, [body.received(), sent_bytes], sent.is_ok());
 }
 
 fn head_of(

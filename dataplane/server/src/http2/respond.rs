@@ -24,14 +24,14 @@ use crate::thread::Thread;
 /// The right to answer one stream: shared with its body, which says `100 Continue`.
 pub(super) type Respond = Rc<RefCell<Option<SendResponse<Chunk>>>>;
 
-/// Sends `reply` to the request `head`.
+/// Sends `reply` to the request `head`; says how many bytes of body went out.
 pub(super) async fn send(
     respond: &Respond,
     shares: &Arc<Semaphore>,
     (thread, limits): (&Rc<Thread>, &Limits),
     head: &RequestHead,
     reply: Reply,
-) -> Result<(), PeerError> {
+) -> (u64, Result<(), PeerError>) {
     let Reply {
         head: answer,
         content,
@@ -43,12 +43,13 @@ pub(super) async fn send(
     let len = announced(&answer);
     let empty = !with_body || matches!(content, Content::None) || len == Some(0);
     let Some(mut respond) = respond.borrow_mut().take() else {
-        return Err(PeerError::Gone);
+        return (0, Err(PeerError::Gone));
     };
-    let sent = respond.send_response(response(&answer), empty);
-    let stream = sent.map_err(|_| PeerError::Gone)?;
+    let Ok(stream) = respond.send_response(response(&answer), empty) else {
+        return (0, Err(PeerError::Gone));
+    };
     if empty {
-        return Ok(());
+        return (0, Ok(()));
     }
     let mut out = Outgoing::new(stream, len, shares, (thread, limits));
     let outcome = match content {
@@ -57,16 +58,14 @@ pub(super) async fn send(
         Content::File { file, pieces } => download::send(&mut out, b"", &file, &pieces).await,
         Content::Archive(archive) => archive.send(&mut out, b"", thread, limits).await,
     };
-    match outcome.and_then(|()| out.finish()) {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            out.reset(match error {
-                SinkError::Peer(_) => Reason::CANCEL,
-                SinkError::Truncated | SinkError::Disk(_) => Reason::INTERNAL_ERROR,
-            });
-            Err(cut(error, endpoint))
-        }
-    }
+    let outcome = outcome.and_then(|()| out.finish()).map_err(|error| {
+        out.reset(match error {
+            SinkError::Peer(_) => Reason::CANCEL,
+            SinkError::Truncated | SinkError::Disk(_) => Reason::INTERNAL_ERROR,
+        });
+        cut(error, endpoint)
+    });
+    (out.sent(), outcome)
 }
 
 /// Answers a stream whose request we can not read.

@@ -75,6 +75,7 @@ pub(crate) struct Outgoing {
     left: Option<u64>,
     ended: bool,
     sent_since_turn: u64,
+    sent: u64,
 }
 
 impl Outgoing {
@@ -98,7 +99,13 @@ impl Outgoing {
             left: len,
             ended: false,
             sent_since_turn: 0,
+            sent: 0,
         }
+    }
+
+    /// Bytes sent so far.
+    pub(super) const fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Waits for a window, and for a share of what may be in flight. At most `want` bytes.
@@ -138,6 +145,7 @@ impl Outgoing {
             .map_err(|_| PeerError::Gone)?;
         self.thread.setup.metrics.sent_bytes.add(count);
         self.sent_since_turn += count;
+        self.sent += count;
         if self.sent_since_turn >= TURN_BYTES {
             self.sent_since_turn = 0;
             rt::breathe().await;
