@@ -28,7 +28,7 @@ use crate::snapshot::{Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
 use crate::tree::Tree;
-use crate::vendor::VendorStats;
+use crate::vendor::{VendorError, VendorStats};
 
 /// Numbers of a quota scope; `None` is "not known" or "no limit".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +117,15 @@ impl HwInfo {
         Self {
             status: HwStatus::Healthy,
             status_info: None,
+            metadata: Vec::new(),
+        }
+    }
+
+    /// What to say of a storage system that cannot be asked.
+    pub(crate) fn unavailable(error: &VendorError) -> Self {
+        Self {
+            status: HwStatus::Unavailable,
+            status_info: Some(error.to_string()),
             metadata: Vec::new(),
         }
     }
@@ -306,7 +315,7 @@ pub trait Backend: Send + Sync {
         task: TaskId,
         control: Arc<Control>,
     ) -> Result<Cloned, VolumeError> {
-        let free_bytes = self.fs_usage().await?.free_bytes();
+        let free_bytes = self.free_bytes().await?;
         let job = Job {
             src,
             dst,
@@ -346,6 +355,22 @@ pub trait Backend: Send + Sync {
     /// Only those of the system.
     async fn fs_usage(&self) -> Result<Capacity, VolumeError> {
         self.tree().await?.capacity().await
+    }
+
+    /// Bytes that can still be written, for work that needs room; not known while the storage
+    /// system's own interface cannot say.
+    ///
+    /// # Errors
+    /// Those of the system.
+    async fn free_bytes(&self) -> Result<Option<u64>, VolumeError> {
+        match self.fs_usage().await {
+            Ok(capacity) => Ok(capacity.free_bytes()),
+            Err(VolumeError::Vendor(error)) => {
+                tracing::warn!(%error, "room is not looked at");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Health of the storage system.

@@ -20,6 +20,8 @@ mod control;
 mod copy;
 mod crew;
 mod deleting;
+mod directory_quota;
+mod dot_snapshot;
 mod entries;
 mod error;
 mod fetch;
@@ -29,13 +31,10 @@ mod listing;
 mod moving;
 mod netapp;
 mod noop;
+mod onefs;
 mod paging;
 mod place;
 mod remove;
-#[allow(
-    dead_code,
-    reason = "for storage systems whose snapshots are copied back"
-)]
 mod restore;
 mod snapshot;
 mod stamp;
@@ -43,10 +42,12 @@ mod sweep;
 pub mod tasks;
 mod tree;
 mod usage;
+mod vast;
 mod vendor;
 mod vfs;
 mod volume;
 mod volumes;
+mod weka;
 
 pub use backend::{
     Backend, Capacity, Cloned, Deleted, HwInfo, HwStatus, Metric, Mkdir, Prepared, Restore,
@@ -60,13 +61,16 @@ pub use limits::Limits;
 pub use listing::{Batch, Entry, EntryType, Listing};
 pub use netapp::NetApp;
 pub use noop::Noop;
+pub use onefs::OneFs;
 pub use paging::{Order, PAGE_LEN_MAX, Page, PageWish};
 pub use snapshot::{Snapshot, SnapshotName, Unit};
 pub use stamp::Stamp;
 pub use sweep::{CLONE_AGE_MIN, KeepSession};
 pub use tree::{LAYOUT_CURRENT, LAYOUT_UNMARKED, Tree};
+pub use vast::Vast;
 pub use vendor::options::{Absent, BackendOption, OptionKind};
 pub use vendor::{Cause, VendorError, VendorStats};
 pub use vfs::Vfs;
 pub use volume::Volume;
 pub use volumes::{Spec, SpecError, Volumes, options_of};
+pub use weka::Weka;

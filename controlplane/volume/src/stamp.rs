@@ -18,6 +18,13 @@ impl Stamp {
             unix_ns: jiff::Timestamp::now().as_nanosecond(),
         }
     }
+
+    /// Whole seconds since the epoch, not before it: what ends then does not end early.
+    pub(crate) fn seconds_up(self) -> i128 {
+        const SECOND_NS: i128 = 1_000_000_000;
+        let begun = self.unix_ns.rem_euclid(SECOND_NS) != 0;
+        self.unix_ns.div_euclid(SECOND_NS) + i128::from(begun)
+    }
 }
 
 impl fmt::Display for Stamp {

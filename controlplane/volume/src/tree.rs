@@ -78,7 +78,7 @@ impl Tree {
         &self.root
     }
 
-    async fn on_volume<T: Send + 'static>(
+    pub(crate) async fn on_volume<T: Send + 'static>(
         &self,
         work: impl FnOnce(&VolumeRoot) -> Result<T, VolumeError> + Send + 'static,
     ) -> Result<T, VolumeError> {
@@ -162,6 +162,19 @@ impl Tree {
     /// [`VolumeError::VFolderNotFound`].
     pub(crate) async fn check_folder(&self, vfid: VFolderId) -> Result<(), VolumeError> {
         self.in_folder(vfid, |_| Ok(())).await
+    }
+
+    /// Hands everything that this host has written to the storage system, which then keeps it.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    pub(crate) async fn flush(&self) -> Result<(), VolumeError> {
+        let root = self.root.clone();
+        let work = move || {
+            let top = root.open_scope(None)?;
+            rustix::fs::syncfs(&top).map_err(|errno| VolumeError::os("sync", errno))
+        };
+        self.lanes.patient(work).await
     }
 
     /// See [`crate::Backend::create_folder`].

@@ -233,7 +233,8 @@ impl Volume {
     async fn scope_of(&self, vfid: VFolderId) -> Result<(), VolumeError> {
         if let Some(scope) = vfid.scope
             && self.kind() != Kind::Noop
-            && self.backend.describe_scope(scope).await?.is_none()
+            // Its numbers are not wanted: the storage system need not be asked.
+            && !self.backend.tree().await?.scope_exists(scope).await?
         {
             match self.backend.create_scope(scope, None).await {
                 Ok(()) | Err(VolumeError::ScopeExists(_)) => {}

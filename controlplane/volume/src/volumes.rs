@@ -17,11 +17,14 @@ use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::netapp::{self, NetApp};
 use crate::noop::Noop;
+use crate::onefs::{self, OneFs};
 use crate::tree::LAYOUT_CURRENT;
+use crate::vast::{self, Vast};
 use crate::vendor::options::BackendOption;
 use crate::vendor::rest::REST_OPTIONS;
 use crate::vfs::Vfs;
 use crate::volume::Volume;
+use crate::weka::{self, Weka};
 
 /// The name of the stand-in volume.
 const NOOP: &str = "noop";
@@ -73,6 +76,9 @@ fn build(kind: Kind, spec: &Spec, limits: &Limits) -> Result<Arc<dyn Backend>, S
     Ok(match kind {
         Kind::Vfs => Arc::new(Vfs::new(&spec.name, spec.path.clone(), limits)),
         Kind::Noop => Arc::new(Noop),
+        Kind::OneFs => Arc::new(OneFs::new(spec, limits)?),
+        Kind::Weka => Arc::new(Weka::new(spec, limits)?),
+        Kind::Vast => Arc::new(Vast::new(spec, limits)?),
         Kind::NetApp => Arc::new(NetApp::new(spec, spec.path.clone(), limits)?),
         _ => {
             return Err(SpecError::UnknownBackend {
@@ -86,6 +92,9 @@ fn build(kind: Kind, spec: &Spec, limits: &Limits) -> Result<Arc<dyn Backend>, S
 /// The options of a kind of backend, in the order in which people read about them.
 pub fn options_of(kind: Kind) -> Vec<&'static BackendOption> {
     let tables: &[&'static [BackendOption]] = match kind {
+        Kind::OneFs => &[onefs::OPTIONS, REST_OPTIONS],
+        Kind::Weka => &[weka::OPTIONS, REST_OPTIONS],
+        Kind::Vast => &[vast::OPTIONS, REST_OPTIONS],
         Kind::NetApp => &[netapp::OPTIONS, REST_OPTIONS],
         _ => &[],
     };

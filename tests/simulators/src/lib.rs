@@ -25,7 +25,10 @@ pub mod disk;
 pub mod fault;
 pub mod jobs;
 pub mod netapp;
+pub mod onefs;
 mod server;
+pub mod vast;
+pub mod weka;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -339,7 +342,12 @@ impl<V: Vendor> Running for Simulator<V> {
 type Start = fn(&Path, u16) -> Box<dyn Running>;
 
 /// The vendors that can be simulated.
-pub const TABLE: &[(&str, Start)] = &[(netapp::NetApp::NAME, netapp::start)];
+pub const TABLE: &[(&str, Start)] = &[
+    (netapp::NetApp::NAME, netapp::start),
+    (onefs::OneFs::NAME, onefs::start),
+    (vast::Vast::NAME, vast::start),
+    (weka::Weka::NAME, weka::start),
+];
 
 /// Starts the simulator of a name of [`TABLE`], or `None`.
 pub fn start_named(name: &str, dir: &Path, port: u16) -> Option<Box<dyn Running>> {

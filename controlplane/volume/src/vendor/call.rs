@@ -36,6 +36,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) content: Content,
     pub(crate) repeatable: bool,
+    /// The answer may be a word instead of JSON.
+    pub(crate) takes_text: bool,
 }
 
 impl Call {
@@ -52,6 +54,7 @@ impl Call {
             headers: HeaderMap::new(),
             content: Content::Empty,
             repeatable,
+            takes_text: false,
         }
     }
 
@@ -110,6 +113,13 @@ impl Call {
         self
     }
 
+    /// A good answer may be a text that is no JSON.
+    #[must_use]
+    pub(crate) fn text_answer(mut self) -> Self {
+        self.takes_text = true;
+        self
+    }
+
     /// Sending it twice does no harm.
     #[must_use]
     pub(crate) fn repeatable(mut self) -> Self {
@@ -135,8 +145,8 @@ pub(crate) fn segment(text: &str) -> String {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
-    /// `Null` for an empty body, a text for one that is no JSON (of an error: a good answer is
-    /// JSON or empty).
+    /// `Null` for an empty body, a text for one that is no JSON (of an error, or where
+    /// [`Call::takes_text`]; else a good answer is JSON or empty).
     pub(crate) body: Value,
 }
 

@@ -655,7 +655,7 @@ impl Rest {
             Err(_) => Value::String(String::from_utf8_lossy(&bytes).into_owned()),
         };
         let is_text = body.is_string() && serde_json::from_slice::<Value>(&bytes).is_err();
-        if is_text && (200..300).contains(&status) {
+        if is_text && !call.takes_text && (200..300).contains(&status) {
             let text = "what should be JSON is not";
             return Err(self.error(call.operation, Cause::Malformed, text).into());
         }

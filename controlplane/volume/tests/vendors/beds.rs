@@ -1,6 +1,6 @@
 //! The vendors: a simulator each, with usual credentials.
 
-use proxy_simulators::{Simulator, netapp};
+use proxy_simulators::{Simulator, netapp, onefs, vast, weka};
 use serde_json::{Value, json};
 
 use crate::bed::Bed;
@@ -48,10 +48,108 @@ pub fn netapp() -> Bed {
     }
 }
 
+pub fn onefs_options(sim: &Simulator<onefs::OneFs>) -> serde_json::Map<String, Value> {
+    options(json!({
+        "dell_endpoint": sim.url(),
+        "dell_username": onefs::USER,
+        "dell_password": onefs::PASSWORD,
+        "dell_api_version": "12",
+        "dell_ifs_path": onefs::IFS_PATH,
+        "dell_ca_file": sim.ca_file(),
+        "api_calls_per_second": 1000,
+    }))
+}
+
+pub fn onefs() -> Bed {
+    let home = home();
+    let sim = Simulator::start(onefs::OneFs::new(&home.path().join("mount")), home.path());
+    Bed {
+        backend: "dellemc-onefs",
+        options: onefs_options(&sim),
+        sim: Box::new(sim),
+        home,
+        endpoint: "dell_endpoint",
+        ca_option: "dell_ca_file",
+        secret_option: "dell_password",
+        steps: &[
+            ("POST", "/session"),
+            ("GET", "/quota/quotas"),
+            ("POST", "/quota/quotas"),
+        ],
+    }
+}
+
+pub fn vast_options(sim: &Simulator<vast::Vast>) -> serde_json::Map<String, Value> {
+    options(json!({
+        "vast_endpoint": sim.url(),
+        "vast_username": vast::USER,
+        "vast_password": vast::PASSWORD,
+        "vast_storage_base_dir": vast::BASE_DIR,
+        "vast_cluster_info_cache_ttl": 1e-9,
+        "vast_ca_file": sim.ca_file(),
+        "api_calls_per_second": 1000,
+    }))
+}
+
+pub fn vast() -> Bed {
+    let home = home();
+    let sim = Simulator::start(vast::Vast::new(&home.path().join("mount")), home.path());
+    Bed {
+        backend: "vast",
+        options: vast_options(&sim),
+        sim: Box::new(sim),
+        home,
+        endpoint: "vast_endpoint",
+        ca_option: "vast_ca_file",
+        secret_option: "vast_password",
+        steps: &[
+            ("POST", "/token/"),
+            ("GET", "/quotas/"),
+            ("POST", "/quotas/"),
+        ],
+    }
+}
+
+pub fn weka_options(sim: &Simulator<weka::Weka>) -> serde_json::Map<String, Value> {
+    options(json!({
+        "weka_endpoint": sim.url(),
+        "weka_username": weka::USER,
+        "weka_password": weka::PASSWORD,
+        "weka_organization": weka::ORGANIZATION,
+        "weka_fs_name": weka::FS_NAME,
+        "weka_ca_file": sim.ca_file(),
+        "api_calls_per_second": 1000,
+    }))
+}
+
+pub fn weka() -> Bed {
+    let home = home();
+    let sim = Simulator::start(weka::Weka::new(&home.path().join("mount")), home.path());
+    Bed {
+        backend: "weka",
+        options: weka_options(&sim),
+        sim: Box::new(sim),
+        home,
+        endpoint: "weka_endpoint",
+        ca_option: "weka_ca_file",
+        secret_option: "weka_password",
+        steps: &[
+            ("POST", "/api/v2/login"),
+            ("GET", "/api/v2/fileSystems"),
+            ("GET", "/resolvePath"),
+            ("PUT", "/quota/"),
+            ("GET", "/quota/"),
+        ],
+    }
+}
+
 /// How a bed of a backend is made.
 pub fn of(backend: &str) -> fn() -> Bed {
     match backend {
         "netapp" => netapp,
+        "dellemc-onefs" => onefs,
+        "vast" => vast,
+        "weka" => weka,
         other => panic!("no bed for {other}"),
     }
 }

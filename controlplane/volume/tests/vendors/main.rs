@@ -73,3 +73,18 @@ fn run(make: fn() -> Bed) {
 fn netapp_passes_the_table() {
     run(beds::netapp);
 }
+
+#[test]
+fn onefs_passes_the_table() {
+    run(beds::onefs);
+}
+
+#[test]
+fn vast_passes_the_table() {
+    run(beds::vast);
+}
+
+#[test]
+fn weka_passes_the_table() {
+    run(beds::weka);
+}

@@ -1,0 +1,254 @@
+//! Quota scopes of storage systems where a directory gets a limit by an object beside it.
+//!
+//! The vendor finds, makes, changes and removes the object ([`Limits`]); what happens in which
+//! order, and what a second try takes over from the first, is the same for all of them.
+//!
+//! Laws
+//! - The directory comes first, then the vendor's object, then the note of its number in the
+//!   directory: whoever is interrupted leaves what a second try takes over.
+//! - The note is a hint. What the vendor says of the object's path counts.
+//! - A scope whose limit could not be set is not left behind: nobody writes there without one.
+
+use std::ffi::{OsStr, OsString};
+
+use async_trait::async_trait;
+use proxy_core::id::{QuotaScopeId, SessionId};
+use rustix::io::Errno;
+
+use crate::backend::ScopeQuota;
+use crate::error::VolumeError;
+use crate::tree::Tree;
+
+/// Longest note that is read; ids of vendors are much shorter.
+const NOTE_BYTES_MAX: usize = 256;
+
+/// A vendor's object that limits a directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The vendor's number or name for it.
+    pub(crate) id: String,
+    /// Bytes in use, once they are counted.
+    pub(crate) used_bytes: Option<u64>,
+    /// The limit that counts.
+    pub(crate) limit_bytes: Option<u64>,
+}
+
+/// The objects of one vendor.
+#[async_trait]
+pub(crate) trait Limiter: Send + Sync {
+    /// The file in the scope that notes the object's number; `None` where it needs no note.
+    const NOTE: Option<&'static str>;
+
+    /// The object of a scope; `noted` is what the note says, which may be wrong.
+    async fn find(
+        &self,
+        scope: QuotaScopeId,
+        noted: Option<String>,
+    ) -> Result<Option<Found>, VolumeError>;
+
+    /// Makes the object and gives its number. Takes over one that is there already.
+    async fn make(&self, scope: QuotaScopeId, limit_bytes: u64) -> Result<String, VolumeError>;
+
+    /// Sets another limit.
+    async fn change(
+        &self,
+        scope: QuotaScopeId,
+        id: &str,
+        limit_bytes: u64,
+    ) -> Result<(), VolumeError>;
+
+    /// Removes the object; a missing one is fine.
+    async fn remove(&self, scope: QuotaScopeId, id: &str) -> Result<(), VolumeError>;
+}
+
+/// See [`crate::Backend::create_scope`].
+///
+/// # Errors
+/// See there, and those of the vendor.
+pub(crate) async fn create<L: Limiter>(
+    tree: &Tree,
+    limiter: &L,
+    scope: QuotaScopeId,
+    limit_bytes: Option<u64>,
+) -> Result<(), VolumeError> {
+    let exists = match tree.create_scope(scope).await {
+        Ok(()) => false,
+        Err(VolumeError::ScopeExists(_)) => true,
+        Err(error) => return Err(error),
+    };
+    let Some(limit_bytes) = limit_bytes else {
+        return if exists {
+            Err(VolumeError::ScopeExists(scope))
+        } else {
+            Ok(())
+        };
+    };
+    if exists && !is_half_made(tree, limiter, scope).await? {
+        return Err(VolumeError::ScopeExists(scope));
+    }
+    let set = set(tree, limiter, scope, limit_bytes).await;
+    if set.is_err() && !exists {
+        // Only an empty one can be removed so. The vendor's object, if it was made, is found by
+        // its path when the scope is made again.
+        let removed = tree.on_volume(move |root| {
+            let top = root.open_scope(None)?;
+            Ok(top.rmdir(OsStr::new(&scope.dir_name()))?)
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%scope, %error, "a quota scope without its limit stays");
+        }
+    }
+    set
+}
+
+/// Whether a scope that is there may be the work of a try that was interrupted.
+async fn is_half_made<L: Limiter>(
+    tree: &Tree,
+    limiter: &L,
+    scope: QuotaScopeId,
+) -> Result<bool, VolumeError> {
+    let Some(name) = L::NOTE else {
+        let is_empty = tree.scope_is_empty(scope).await?;
+        return Ok(is_empty && limiter.find(scope, None).await?.is_none());
+    };
+    // A note is written last: with a right one, the first try was done.
+    let noted = note(tree, scope, name).await?;
+    if noted.is_none() {
+        return tree.scope_is_empty(scope).await;
+    }
+    Ok(limiter.find(scope, noted).await?.is_none())
+}
+
+/// See [`crate::Backend::describe_scope`].
+///
+/// # Errors
+/// Those of the vendor.
+pub(crate) async fn describe<L: Limiter>(
+    tree: &Tree,
+    limiter: &L,
+    scope: QuotaScopeId,
+) -> Result<Option<ScopeQuota>, VolumeError> {
+    if !tree.scope_exists(scope).await? {
+        return Ok(None);
+    }
+    let found = find(tree, limiter, scope).await?.unwrap_or_default();
+    Ok(Some(ScopeQuota {
+        used_bytes: found.used_bytes,
+        limit_bytes: found.limit_bytes,
+    }))
+}
+
+/// Sets the limit of a scope that is there, by whatever object it has or needs.
+///
+/// # Errors
+/// Those of the vendor.
+pub(crate) async fn set<L: Limiter>(
+    tree: &Tree,
+    limiter: &L,
+    scope: QuotaScopeId,
+    limit_bytes: u64,
+) -> Result<(), VolumeError> {
+    let id = match find(tree, limiter, scope).await? {
+        Some(found) => {
+            if found.limit_bytes != Some(limit_bytes) {
+                limiter.change(scope, &found.id, limit_bytes).await?;
+            }
+            found.id
+        }
+        None => limiter.make(scope, limit_bytes).await?,
+    };
+    match L::NOTE {
+        Some(name) => write_note(tree, scope, name, id).await,
+        None => Ok(()),
+    }
+}
+
+/// See [`crate::Backend::unset_scope`].
+///
+/// # Errors
+/// Those of the vendor.
+pub(crate) async fn unset<L: Limiter>(
+    tree: &Tree,
+    limiter: &L,
+    scope: QuotaScopeId,
+) -> Result<(), VolumeError> {
+    if let Some(found) = find(tree, limiter, scope).await? {
+        limiter.remove(scope, &found.id).await?;
+    }
+    let Some(name) = L::NOTE else {
+        return Ok(());
+    };
+    tree.on_volume(move |root| {
+        let dir = root.open_scope(Some(&scope))?;
+        match dir.unlink(OsStr::new(name)) {
+            Err(error) if error.is_not_found() => Ok(()),
+            done => Ok(done?),
+        }
+    })
+    .await
+}
+
+async fn find<L: Limiter>(
+    tree: &Tree,
+    limiter: &L,
+    scope: QuotaScopeId,
+) -> Result<Option<Found>, VolumeError> {
+    let noted = match L::NOTE {
+        Some(name) => note(tree, scope, name).await?,
+        None => None,
+    };
+    limiter.find(scope, noted).await
+}
+
+/// What a note says, without white space around it; `None` for none, or one of no use.
+async fn note(
+    tree: &Tree,
+    scope: QuotaScopeId,
+    name: &'static str,
+) -> Result<Option<String>, VolumeError> {
+    tree.on_volume(move |root| {
+        let opened = root
+            .open_scope(Some(&scope))
+            .and_then(|dir| dir.open_file(OsStr::new(name)));
+        let opened = match opened {
+            Ok(opened) if opened.stat.is_file() => opened,
+            Ok(_) => return Ok(None),
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut text = [0; NOTE_BYTES_MAX];
+        let got = rustix::io::pread(&opened.fd, &mut text, 0)
+            .map_err(|errno| VolumeError::os("read note of quota", errno))?;
+        let text = std::str::from_utf8(&text[..got]).unwrap_or_default().trim();
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+        Ok((!text.is_empty() && text.bytes().all(plain)).then(|| text.to_owned()))
+    })
+    .await
+}
+
+/// Writes a note whole or not at all.
+async fn write_note(
+    tree: &Tree,
+    scope: QuotaScopeId,
+    name: &'static str,
+    text: String,
+) -> Result<(), VolumeError> {
+    if note(tree, scope, name).await?.as_deref() == Some(text.as_str()) {
+        return Ok(());
+    }
+    tree.on_volume(move |root| {
+        let dir = root.open_scope(Some(&scope))?;
+        let new = OsString::from(format!("{name}.{}", SessionId::random()));
+        let file = dir.create_file(&new, 0o644)?;
+        let os = |errno: Errno| VolumeError::os("write note of quota", errno);
+        let written = rustix::io::pwrite(&file, text.as_bytes(), 0)
+            .and_then(|_| rustix::fs::fsync(&file))
+            .map_err(os)
+            .and_then(|()| Ok(dir.rename(&new, &dir, OsStr::new(name))?));
+        if written.is_err() {
+            let _ = dir.unlink(&new);
+        }
+        written.and_then(|()| Ok(dir.sync()?))
+    })
+    .await
+}
