@@ -42,7 +42,7 @@ use crate::notify;
 use crate::serve::State;
 use crate::settings::{Settings, VolumeSettings};
 use crate::shutdown::Shutdown;
-use fleet::Fleet;
+use fleet::{Fleet, Neighbours};
 use running::Running;
 
 /// Calls of the data plane that may wait for the control plane.
@@ -89,10 +89,11 @@ pub async fn run(
     let volumes = Arc::new(open_volumes(&settings)?);
     // A mount that hangs must not keep the others waiting; it is looked for again later.
     let _ = tokio::time::timeout(OPEN_WAIT, volumes.open_all()).await;
+    let neighbours = Neighbours::meet(&settings).await;
     // Everything that takes long is done: from here on a server before us has stopped accepting.
     let (state, control, asked) = take_over(state, &listeners, keeper.as_ref()).await?;
     let store = open_store(&settings)?;
-    let mut fleet = Fleet::join(&settings, &store, &volumes).await;
+    let mut fleet = Fleet::join(&settings, neighbours, &store, &volumes).await;
     let look = Arc::new(Notify::new());
     mount_on_request(&settings, keeper, &mut fleet, &volumes, &look)?;
     let watched = watched::Watched::default();

@@ -56,19 +56,44 @@ pub struct Fleet {
     announcer: Option<Announcer>,
 }
 
+/// Connections to those who make the fleet, opened before anything depends on them.
+pub struct Neighbours {
+    etcd: Option<Etcd>,
+    redis: Option<RedisSettings>,
+    links: Arc<Links>,
+}
+
+impl Neighbours {
+    /// Looks for them; `None` for a server that stands alone.
+    ///
+    /// A silent etcd costs its time here, while a server before us still serves.
+    pub async fn meet(settings: &Settings) -> Option<Self> {
+        let fleet = settings.fleet.as_ref()?;
+        let etcd = fleet.etcd.clone().map(Etcd::open);
+        let redis = redis_settings(etcd.as_ref(), fleet).await;
+        let links = Arc::new(Links::open(redis.as_ref()));
+        Some(Self { etcd, redis, links })
+    }
+}
+
 impl Fleet {
     /// Joins the fleet of the settings; without one, everything is local.
     ///
-    /// Never fails and never waits long: what can not be reached now is joined later.
+    /// Never fails and never waits: what can not be reached now is joined later.
     pub async fn join(
         settings: &Settings,
+        neighbours: Option<Neighbours>,
         store: &Arc<EmbeddedStore>,
         volumes: &Arc<Volumes>,
     ) -> Self {
         let local = Self::local(store);
-        match &settings.fleet {
-            None => local,
-            Some(fleet) => local.join_as_member(settings, fleet, store, volumes).await,
+        match (&settings.fleet, neighbours) {
+            (Some(fleet), Some(neighbours)) => {
+                local
+                    .join_as_member(settings, fleet, neighbours, store, volumes)
+                    .await
+            }
+            _ => local,
         }
     }
 
@@ -92,12 +117,11 @@ impl Fleet {
         mut self,
         settings: &Settings,
         fleet: &FleetSettings,
+        neighbours: Neighbours,
         store: &Arc<EmbeddedStore>,
         volumes: &Arc<Volumes>,
     ) -> Self {
-        let etcd = fleet.etcd.clone().map(Etcd::open);
-        let redis = redis_settings(etcd.as_ref(), fleet).await;
-        let links = Arc::new(Links::open(redis.as_ref()));
+        let Neighbours { etcd, redis, links } = neighbours;
         if let Some(etcd) = &etcd {
             let (etcd, links) = (etcd.clone(), Arc::clone(&links));
             self.background
@@ -156,6 +180,13 @@ impl Fleet {
         let (interval, time_max) = (times.observe_interval, times.observe_timeout);
         let observed = proxy_api::stats::observe(volumes, cache, interval, time_max);
         self.background.push(Box::pin(observed));
+    }
+
+    /// Makes room for the announcement of a successor. Bounded in time.
+    pub async fn withdraw(&self) {
+        if let Some(announcer) = &self.announcer {
+            announcer.withdraw().await;
+        }
     }
 
     /// Tells the others that this server goes. Bounded in time.

@@ -136,6 +136,7 @@ impl Running {
         let (_, left, ()) = tokio::join!(planes, tasks, uploads);
         tell_left(left);
         self.planes.shutdown().await;
+        self.fleet.withdraw().await;
         // What it kept on disk, such as events that wait, is the successor's now.
         self.background.shutdown().await;
         let store = Arc::clone(&self.store);

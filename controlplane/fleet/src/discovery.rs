@@ -8,6 +8,8 @@
 //! Source: reference of the original: state 6, etcd 6, events 5.4; `docs/operations.md`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -83,6 +85,8 @@ pub struct Announcer {
     link: Link,
     etcd: Option<Etcd>,
     events: Option<EventBus>,
+    /// The record was taken away and must not come back.
+    gone: Arc<AtomicBool>,
 }
 
 impl Announcer {
@@ -100,6 +104,7 @@ impl Announcer {
             link,
             etcd,
             events,
+            gone: Arc::default(),
         }
     }
 
@@ -161,6 +166,9 @@ impl Announcer {
     /// # Errors
     /// Why it could not be written.
     pub async fn announce(&self) -> Result<(), String> {
+        if self.gone.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let record = self.record();
         match self.settings.place {
             Place::Redis => {
@@ -186,6 +194,21 @@ impl Announcer {
 
     /// Takes the record away, and leaves the catalogue. Bounded in time.
     pub async fn leave(&self) {
+        self.withdraw().await;
+        if let (Some(events), Some(group)) = (&self.events, &self.settings.service_group) {
+            let left = FleetEvent::ServiceDeregistered {
+                instance_id: self.instance_id(),
+                service_group: group.clone(),
+            };
+            events.publish(&left, None);
+            events.flush(LEAVE_BOUND).await;
+        }
+    }
+
+    /// Takes the record away for good, and stays in the catalogue: for a server whose successor has
+    /// the same name there. Bounded in time.
+    pub async fn withdraw(&self) {
+        self.gone.store(true, Ordering::Relaxed);
         let gone = timeout(LEAVE_BOUND, async {
             match (&self.etcd, self.settings.place) {
                 (_, Place::Redis) => {
@@ -201,14 +224,6 @@ impl Announcer {
         });
         if !gone.await.unwrap_or(false) {
             tracing::info!("the announcement could not be taken back, it expires");
-        }
-        if let (Some(events), Some(group)) = (&self.events, &self.settings.service_group) {
-            let left = FleetEvent::ServiceDeregistered {
-                instance_id: self.instance_id(),
-                service_group: group.clone(),
-            };
-            events.publish(&left, None);
-            events.flush(LEAVE_BOUND).await;
         }
     }
 
