@@ -8,6 +8,7 @@ pub mod etcd;
 pub mod events;
 pub mod frame;
 pub mod link;
+pub mod manager;
 mod outbox;
 pub mod sessions;
 pub mod tasks;
