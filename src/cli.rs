@@ -87,10 +87,14 @@ pub enum Command {
     /// Ask a running server how it is
     #[command(
         long_about = "Asks the internal port of a running server. The exit status is 0 when it \
-            is healthy and 1 when it is not or does not answer.",
-        after_help = "Example:\n  storage-proxy health --json"
+            is healthy and 1 when it is not or does not answer. `health check` asks etcd, Redis \
+            and the volumes instead, and needs no server.",
+        after_help = "Examples:\n  storage-proxy health --json\n  storage-proxy health check"
     )]
     Health(HealthArgs),
+    /// Look for what the server depends on
+    #[command(after_help = "Example:\n  storage-proxy dependencies verify -f storage-proxy.toml")]
+    Dependencies(DependenciesArgs),
     /// Create a folder, or a directory in one
     #[command(
         long_about = "Creates a folder on a volume and remembers its name in the data directory, \
@@ -194,6 +198,12 @@ pub enum ConfigAction {
         after_help = "Example:\n  storage-proxy config default > storage-proxy.toml"
     )]
     Defaults(DefaultsArgs),
+    /// Write a commented configuration file
+    #[command(
+        name = "generate-sample",
+        after_help = "Example:\n  storage-proxy config generate-sample -o storage-proxy.toml"
+    )]
+    GenerateSample(SampleArgs),
 }
 
 /// Options of commands that only choose the form of their output.
@@ -226,9 +236,76 @@ pub enum DefaultsFormat {
     Json,
 }
 
+/// Options of `dependencies`.
+#[derive(Debug, Args)]
+pub struct DependenciesArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: DependenciesAction,
+}
+
+/// What `dependencies` can do.
+#[derive(Debug, Subcommand)]
+pub enum DependenciesAction {
+    /// Connect to etcd and Redis, and look at the volumes
+    #[command(after_help = "Example:\n  storage-proxy dependencies verify --json")]
+    Verify(ChecksArgs),
+}
+
+/// Options of commands that look for what the server depends on.
+#[derive(Debug, Args)]
+pub struct ChecksArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Accepted for scripts of the original; there are no time stamps
+    #[arg(long)]
+    pub no_timestamps: bool,
+    /// Accepted for scripts of the original; nothing is logged
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    pub log_level: Option<String>,
+}
+
+/// What `health` can do beside asking the server.
+#[derive(Debug, Subcommand)]
+pub enum HealthAction {
+    /// Ask etcd, Redis and the volumes, without a server
+    #[command(after_help = "Example:\n  storage-proxy health check --json")]
+    Check(ChecksArgs),
+}
+
+/// Options of `config generate-sample`.
+#[derive(Debug, Args)]
+pub struct SampleArgs {
+    /// Where to write it
+    #[arg(
+        short,
+        long,
+        default_value = "./configs/storage-proxy/sample.toml",
+        value_name = "FILE"
+    )]
+    pub output: PathBuf,
+    /// Accepted for scripts of the original; there is one sample
+    #[arg(short = 'e', long, default_value = "prod", value_parser = ["local", "prod"])]
+    pub env: String,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Accepted for scripts of the original; the sample holds no secret
+    #[arg(long)]
+    pub unmask_secrets: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Options of `health`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct HealthArgs {
+    /// Ask others than the server.
+    #[command(subcommand)]
+    pub action: Option<HealthAction>,
     /// Print the server's answer as JSON
     #[arg(long)]
     pub json: bool,

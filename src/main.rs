@@ -56,6 +56,10 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::PrivilegedHelper(args) => mounts::run(place, args),
         Command::Config(args) => command::config::run(place, args),
         Command::Health(args) => command::health::run(place, args),
+        Command::Dependencies(args) => {
+            let cli::DependenciesAction::Verify(args) = &args.action;
+            command::dependencies::run(place, args, command::dependencies::Form::Setup)
+        }
         Command::Mkdir(args) => command::mkdir::run(place, args),
         Command::Put(args) => command::put::run(place, args),
         Command::Get(args) => command::get::run(place, args),

@@ -5,6 +5,7 @@
 
 mod collect;
 mod counters;
+pub mod dependencies;
 mod fleet;
 mod inspect;
 mod keeper;

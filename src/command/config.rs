@@ -17,6 +17,7 @@ pub fn run(place: &Place, args: &ConfigArgs) -> Result<(), Failure> {
     match &args.action {
         ConfigAction::Check(form) => check(place, form.json),
         ConfigAction::Show(form) => show(place, form.json),
+        ConfigAction::GenerateSample(form) => super::sample::run(form),
         ConfigAction::Defaults(form) => {
             defaults(form);
             Ok(())

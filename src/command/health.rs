@@ -7,10 +7,11 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::access::Access;
-use crate::cli::{HealthArgs, Place};
+use crate::cli::{HealthAction, HealthArgs, Place};
 use crate::client::block_on;
 use crate::client::body::Payload;
 use crate::client::http::{Endpoint, read_all};
+use crate::command::dependencies;
 use crate::failure::Failure;
 use crate::output;
 
@@ -19,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the internal port.
 pub fn run(place: &Place, args: &HealthArgs) -> Result<(), Failure> {
+    if let Some(HealthAction::Check(args)) = &args.action {
+        return dependencies::run(place, args, dependencies::Form::Health);
+    }
     let internal = Access::internal(place)?;
     let asked = async {
         timeout(PATIENCE, ask(&internal))

@@ -198,7 +198,10 @@ impl Fleet {
 }
 
 /// Where Redis is: etcd first, the configuration while etcd does not say.
-async fn redis_settings(etcd: Option<&Etcd>, fleet: &FleetSettings) -> Option<RedisSettings> {
+pub(super) async fn redis_settings(
+    etcd: Option<&Etcd>,
+    fleet: &FleetSettings,
+) -> Option<RedisSettings> {
     let local = || links::read(&fleet.redis, "configuration");
     let (found, from) = match etcd {
         None => (local(), "configuration"),

@@ -1,5 +1,6 @@
 //! `config check`, `show` and `default`, and the pages that are made from the key table.
 
+use std::fs;
 use std::path::Path;
 
 use crate::program::Home;
@@ -132,4 +133,48 @@ fn what_is_shown_has_origins_and_no_secrets() {
         .run(&["config", "show", "-f", "c.toml", "--json"])
         .json();
     assert!(!json.to_string().contains("hunter2"));
+}
+
+#[test]
+fn the_originals_commands_do_what_scripts_expect() {
+    let home = Home::new();
+    let sample = home.path().join("configs/storage-proxy/sample.toml");
+    home.run(&["config", "generate-sample"]).good();
+    let first = fs::read_to_string(&sample).unwrap();
+    assert!(first.contains("[storage-proxy]"), "{first}");
+    fs::write(&sample, "mine").unwrap();
+    // As with the original: told, and no failure.
+    home.run(&["config", "generate-sample", "-e", "local"])
+        .good();
+    assert_eq!(fs::read_to_string(&sample).unwrap(), "mine");
+    home.run(&[
+        "config",
+        "generate-sample",
+        "--overwrite",
+        "--unmask-secrets",
+    ])
+    .good();
+    assert_eq!(fs::read_to_string(&sample).unwrap(), first);
+    home.run(&["-f", "no.toml", "dependencies", "verify"])
+        .failed(2, "there is no configuration file");
+
+    fs::create_dir(home.path().join("v")).unwrap();
+    let text = "[volume.v1]\nbackend = \"vfs\"\npath = \"v\"\n";
+    home.file("storage-proxy.toml", text.as_bytes());
+    let verified = home
+        .run(&["dependencies", "verify", "--no-timestamps"])
+        .good();
+    assert!(verified.contains("Failed: 0"), "{verified}");
+    let health = home
+        .run(&["health", "check", "--log-level", "WARNING"])
+        .good();
+    assert!(health.contains("Overall Status: HEALTHY"), "{health}");
+    fs::remove_dir(home.path().join("v")).unwrap();
+    let ended = home.run(&["health", "check", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(
+        (ended.code, &told["overall_healthy"]),
+        (Some(1), &false.into())
+    );
+    assert_eq!(told["checks"][0]["component_id"], "v1");
 }

@@ -8,5 +8,6 @@
 mod client;
 mod config;
 mod fake;
+mod mounts;
 mod program;
 mod serve;
