@@ -95,8 +95,10 @@ struct Inner {
     gone: Mutex<HashSet<SessionId>>,
     /// Sessions that another server wrote since we did.
     elsewhere: Mutex<HashSet<SessionId>>,
-    /// When the connection was made.
+    /// When the connection was made, or Redis was found empty.
     since: Mutex<Instant>,
+    /// What is lost with everything else that Redis knows.
+    word: Mutex<String>,
 }
 
 /// What became of a change in Redis.
@@ -135,6 +137,7 @@ impl SharedSessions {
             gone: Mutex::default(),
             elsewhere: Mutex::default(),
             since: Mutex::new(Instant::now()),
+            word: Mutex::default(),
         });
         let tasks = mend::start(&inner);
         Self { inner, tasks }
@@ -201,9 +204,10 @@ impl Sessions for SharedSessions {
                 .offset()
                 .and_then(|offset| of_the_original(id, offset)),
         };
+        let is_known = local.is_some();
         let mut known = both(local, shared);
-        if known.is_none() || !inner.is_settled() {
-            let others = inner.ask(id, known.is_some()).await?;
+        if record.is_empty() || inner.may_have_forgotten(&record) {
+            let others = inner.ask(id, is_known).await?;
             known = both(known, others);
         }
         Ok(known)
@@ -445,15 +449,24 @@ impl Inner {
         self.counters.dirty.store(dirty, Ordering::Relaxed);
     }
 
-    /// What others know. Nobody knows it, and not everybody was there to be asked, just after Redis
-    /// came back: it is not said to be new then.
+    /// What others know. Just after Redis came back, it is not said how far a session is that
+    /// nobody knows, or that another server wrote last, while not everybody can be asked.
     async fn ask(&self, id: SessionId, is_known: bool) -> Result<Option<Session>, StateError> {
         let asked = self.talk.ask(id).await;
-        let is_missed = asked.heard < self.counters.servers.load(Ordering::Relaxed);
-        match asked.known {
-            None if !is_known && is_missed && !self.is_settled() => Err(StateError::Away),
-            known => Ok(known),
+        let is_missed = asked.answered < self.counters.servers.load(Ordering::Relaxed);
+        let is_ours = is_known && !self.elsewhere.lock().contains(&id);
+        match !is_ours && is_missed && !self.is_settled() {
+            true => Err(StateError::Away),
+            false => Ok(asked.known),
         }
+    }
+
+    /// Whether others may know more than what was read.
+    fn may_have_forgotten(&self, record: &Record) -> bool {
+        if *self.word.lock() != record.word {
+            *self.since.lock() = Instant::now();
+        }
+        !self.is_settled()
     }
 
     /// Counts who hears us. One that was there before Redis went is still to come.
@@ -507,18 +520,17 @@ impl Inner {
             let by = self.talk.me;
             self.talk.say(&Said::Taken { id, by }).await;
         }
-        self.elsewhere.lock().remove(&id);
-        let is_new = shared.is_none() && !is_known;
         let mut session = match &shared {
             Some(shared) => granted.session.merged(shared),
             None => granted.session.clone(),
         };
-        if is_new || !self.is_settled() {
-            let others = self.ask(id, !is_new).await?;
+        if record.is_empty() || self.may_have_forgotten(&record) {
+            let others = self.ask(id, is_known).await?;
             if let Some(other) = others.filter(|other| other.is_same_upload(&session)) {
                 session = session.merged(&other);
             }
         }
+        self.elsewhere.lock().remove(&id);
         let place = (want.session.ino, want.session.dev);
         if session != granted.session {
             session = self.local.adopt(session).await?;

@@ -140,7 +140,6 @@ async fn heard(inner: &Arc<Inner>, said: Said) {
 async fn follow(inner: Arc<Inner>) {
     let mut state = inner.records.link.watch();
     let mut told_epoch = 0;
-    let mut word = String::new();
     loop {
         let now = *state.borrow_and_update();
         if now.up {
@@ -148,7 +147,7 @@ async fn follow(inner: Arc<Inner>) {
                 *inner.since.lock() = Instant::now();
             }
             let was_emptied = match inner.records.epoch().await {
-                Ok(found) => std::mem::replace(&mut word, found.clone()) != found,
+                Ok(found) => std::mem::replace(&mut *inner.word.lock(), found.clone()) != found,
                 Err(_) => false,
             };
             if was_emptied || now.epoch != told_epoch {

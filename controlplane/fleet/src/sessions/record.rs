@@ -46,7 +46,8 @@ local function lease_ttl(upload, keep, lease)
 end
 local function state(kind, offset, upload)
   local h = redis.call('HMGET', upload, 'rev', 'doc', 'store')
-  return {kind, redis.call('GET', offset) or '', h[1] or '', h[2] or '', h[3] or ''}
+  local word = redis.call('GET', 'storage-proxy:epoch') or ''
+  return {kind, redis.call('GET', offset) or '', h[1] or '', h[2] or '', h[3] or '', word}
 end
 ";
 
@@ -184,6 +185,8 @@ pub(super) struct Record {
     doc: String,
     /// Who made the last change of ours.
     pub(super) store: String,
+    /// The word that is lost with everything else, see [`Records::epoch`].
+    pub(super) word: String,
     /// Whether somebody of us writes.
     pub(super) is_held: bool,
 }
@@ -200,6 +203,7 @@ impl Record {
             rev: next(),
             doc: next(),
             store: next(),
+            word: next(),
             is_held: kind == "held",
         }
     }

@@ -58,8 +58,8 @@ pub(super) enum Said {
 /// What came of a question.
 pub(super) struct Asked {
     pub(super) known: Option<Session>,
-    /// How many heard it.
-    pub(super) heard: u64,
+    /// How many have answered.
+    pub(super) answered: u64,
 }
 
 /// Says things, and waits for answers.
@@ -106,17 +106,19 @@ impl Talk {
         let deadline = Instant::now() + ANSWER_BOUND;
         let heard = self.say(&Said::Ask { id, by, ticket }).await;
         let mut known: Option<Session> = None;
-        for _ in 0..heard {
+        let mut answered = 0;
+        while answered < heard {
             let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await else {
                 break;
             };
+            answered += 1;
             known = match (known, answer) {
                 (Some(one), Some(other)) => Some(one.merged(&other)),
                 (one, other) => one.or(other),
             };
         }
         self.asked.lock().remove(&ticket);
-        Asked { known, heard }
+        Asked { known, answered }
     }
 
     /// Passes an answer on to who asked.
