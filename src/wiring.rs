@@ -87,9 +87,7 @@ pub async fn run(
         state,
     } = parts;
     let settings = Arc::new(settings);
-    let volumes = Arc::new(open_volumes(&settings)?);
-    // A mount that hangs must not keep the others waiting; it is looked for again later.
-    let _ = tokio::time::timeout(OPEN_WAIT, volumes.open_all()).await;
+    let volumes = look_for_volumes(&settings).await?;
     let neighbours = Neighbours::meet(&settings).await;
     // Everything that takes long is done: from here on a server before us has stopped accepting.
     let (state, control, asked) = take_over(state, &listeners, keeper.as_ref()).await?;
@@ -154,6 +152,14 @@ pub async fn run(
         state,
     };
     running.until_the_end(shutdown, asked, &look).await
+}
+
+/// Opens what is there.
+async fn look_for_volumes(settings: &Settings) -> Result<Arc<Volumes>, Failure> {
+    let volumes = Arc::new(open_volumes(settings)?);
+    // A mount that hangs must not keep the others waiting; it is looked for again later.
+    let _ = tokio::time::timeout(OPEN_WAIT, volumes.open_all()).await;
+    Ok(volumes)
 }
 
 /// Makes the state ours, and lets the next server ask for it.
