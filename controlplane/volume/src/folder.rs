@@ -8,6 +8,7 @@
 //! - No error shows where the volume lies.
 
 use std::ffi::{OsStr, OsString};
+use std::time::{Duration, Instant};
 
 use proxy_anchor::{AnchorError, Detached, Dir, Hidden, VolumeRoot};
 use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
@@ -27,6 +28,8 @@ use crate::usage::{Sums, Tally};
 const DEFAULT_MODE: u32 = 0o755;
 /// A tree that is being built is nobody's business.
 pub(crate) const HIDDEN_MODE: u32 = 0o700;
+/// Counting first makes a removal longer; beyond this it goes without a total.
+const COUNT_TIME_MAX: Duration = Duration::from_secs(60);
 /// Begins the name of the mark that a clone leaves in the scope when it is published.
 const MARK: &str = ".cloned-";
 /// Begins the name of a tree that was detached, see `proxy-anchor`.
@@ -105,19 +108,37 @@ pub(crate) fn delete(
     root.prune_parents(&vfid);
     if let Some(tree) = detached {
         let mark = mark_end(&tree.dir)?;
+        announce(std::slice::from_ref(&tree), limits, control)?;
         discard(tree, limits, control)?;
         remove_marks(root, vfid, &mark)?;
     }
     if !has_trash(root, vfid)? {
         return Ok(());
     }
-    for tree in root
-        .detached()?
-        .into_iter()
-        .filter(|tree| is_same_folder(*tree.id(), vfid))
-    {
+    let mut trees = root.detached()?;
+    trees.retain(|tree| is_same_folder(*tree.id(), vfid));
+    if control.progress().entries_total == 0 {
+        announce(&trees, limits, control)?;
+    }
+    for tree in trees {
         discard(tree, limits, control)?;
     }
+    Ok(())
+}
+
+/// Counts what is to be removed, so that progress has a total; within a bound of time, or not.
+fn announce(trees: &[Detached], limits: &Limits, control: &Control) -> Result<(), VolumeError> {
+    let tally = Tally::new(Some(Instant::now() + COUNT_TIME_MAX), limits);
+    let mut entries = 0;
+    for tree in trees {
+        // Its own directory goes as well.
+        entries += 1;
+        if !tally.scan(tree.dir.try_clone()?, limits, control)? {
+            return control.check();
+        }
+    }
+    let sums = tally.sums();
+    control.announce(entries + sums.entries, sums.content_bytes);
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use proxy_anchor::{AnchorError, Dir, DirEntry, FileKind};
+use proxy_anchor::{AnchorError, Dir, DirEntry, FileKind, Stat};
 use rustix::io::Errno;
 
 use crate::control::Control;
@@ -90,13 +90,22 @@ impl Removal<'_> {
     }
 
     fn unlink(&self, dir: &Dir, entry: &DirEntry, names: &mut Names) -> Result<(), VolumeError> {
+        // Asked only where a total says that somebody watches; counting has just cached it.
+        let stat = match self.control.counts_bytes() {
+            true => dir.stat(&entry.name).ok().filter(Stat::is_file),
+            false => None,
+        };
         match self.removing(dir, |dir| dir.unlink(&entry.name)) {
+            Ok(()) => {
+                self.control.add_bytes(stat.map_or(0, |stat| stat.size));
+                Ok(())
+            }
             // It has become a directory since it was listed.
             Err(error) if error.errno() == Some(Errno::ISDIR) => {
                 names.push(&entry.name);
                 Ok(())
             }
-            done => done,
+            Err(error) => Err(error),
         }
     }
 

@@ -123,7 +123,7 @@ impl Handler for CloneHandler {
                 .clone_folder(src, dst, ctx.task(), Arc::clone(&control))
                 .await
         };
-        match watched(&ctx, &control, copied_text, work).await {
+        match watched(&ctx, &control, copied, work).await {
             Ok(cloned) => {
                 ctx.emit(Event::VFolderCloned { src, dst });
                 Ok(left_out(&cloned))
@@ -174,7 +174,7 @@ impl Handler for DeleteHandler {
             let volume = self.volumes.find(&volume)?;
             volume.delete_folder(vfid, Arc::clone(&control)).await
         };
-        match watched(&ctx, &control, removed_text, work).await {
+        match watched(&ctx, &control, removed, work).await {
             Ok(()) => {
                 ctx.emit(Event::VFolderDeleted { vfid });
                 Ok(Outcome::Done)
@@ -232,7 +232,7 @@ impl Handler for DeleteFilesHandler {
                 .delete_files(vfid, paths, recursive, Arc::clone(&control))
                 .await
         };
-        match watched(&ctx, &control, removed_text, work).await {
+        match watched(&ctx, &control, removed, work).await {
             Ok(deleted) => Ok(kept(&deleted)),
             Err(VolumeError::Cancelled) => Err(TaskError::Stopped),
             Err(error) => Err(TaskError::Failed(error.to_string())),
@@ -248,7 +248,7 @@ fn read<T: DeserializeOwned>(body: &Value) -> Result<T, TaskError> {
 async fn watched<T>(
     ctx: &TaskContext,
     control: &Control,
-    text: fn(&Progress) -> String,
+    tell: fn(&Progress) -> Told,
     work: impl Future<Output = Result<T, VolumeError>>,
 ) -> Result<T, VolumeError> {
     let mut ticks = interval(REPORT_EVERY);
@@ -267,43 +267,103 @@ async fn watched<T>(
                 }
             }
             _ = ticks.tick() => {
-                let progress = control.progress();
-                let (current, total) = measure(&progress);
-                ctx.progress(current, total, Some(&text(&progress)));
+                let Told {
+                    current,
+                    total,
+                    text,
+                } = tell(&control.progress());
+                ctx.progress(current, total, Some(&text));
             }
         }
     }
 }
 
-/// One pair of numbers: bytes where bytes are copied, entries otherwise. Nothing is done before
-/// the total is known, so that a bar never runs backwards.
-fn measure(progress: &Progress) -> (u64, u64) {
-    match progress {
-        Progress {
-            bytes_total: 1.., ..
-        } => (progress.bytes_done, progress.bytes_total),
-        Progress {
-            entries_total: 1.., ..
-        } => (progress.entries_done, progress.entries_total),
-        _ => (0, 0),
+/// How far a task is, as its events say it. Nothing is done before the total is known, so that a
+/// bar never runs backwards.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    current: u64,
+    total: u64,
+    text: String,
+}
+
+/// A copy takes as long as its bytes, unless it has none.
+fn copied(progress: &Progress) -> Told {
+    let (current, total) = match progress.bytes_total {
+        0 => of_entries(progress),
+        total => (progress.bytes_done, total),
+    };
+    let text = told("cloned", progress);
+    Told {
+        current,
+        total,
+        text,
     }
 }
 
-fn copied_text(progress: &Progress) -> String {
-    let Progress {
-        entries_done,
-        entries_total,
-        bytes_done,
-        bytes_total,
-    } = progress;
-    if *entries_total == 0 {
-        return "Counting the files".to_owned();
+/// A removal takes as long as its entries, whatever they hold.
+fn removed(progress: &Progress) -> Told {
+    let (current, total) = of_entries(progress);
+    let text = match (progress.entries_total, progress.entries_done) {
+        (0, done @ 1..) => format!("deleted {} files", grouped(done)),
+        _ => told("deleted", progress),
+    };
+    Told {
+        current,
+        total,
+        text,
     }
-    format!("{entries_done} of {entries_total} files, {bytes_done} of {bytes_total} bytes")
 }
 
-fn removed_text(progress: &Progress) -> String {
-    format!("{} files removed", progress.entries_done)
+const fn of_entries(progress: &Progress) -> (u64, u64) {
+    match progress.entries_total {
+        0 => (0, 0),
+        total => (progress.entries_done, total),
+    }
+}
+
+/// Such as `cloned 1,234 of 5,000 files, 12.3 GiB`.
+fn told(done: &str, progress: &Progress) -> String {
+    if progress.entries_total == 0 {
+        return "counting the files".to_owned();
+    }
+    let (entries, total) = (
+        grouped(progress.entries_done),
+        grouped(progress.entries_total),
+    );
+    let bytes = sized(progress.bytes_done);
+    format!("{done} {entries} of {total} files, {bytes}")
+}
+
+/// A number in groups of three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if 0 < at && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A size in the largest unit that leaves a whole number before the point.
+fn sized(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut size = bytes as f64;
+    let mut unit = "bytes";
+    for next in units {
+        if size < 1024.0 {
+            break;
+        }
+        size /= 1024.0;
+        unit = next;
+    }
+    match unit {
+        "bytes" => format!("{bytes} bytes"),
+        _ => format!("{size:.1} {unit}"),
+    }
 }
 
 /// What a clone has to say beyond that it is done.
@@ -366,20 +426,45 @@ mod tests {
         assert!(!read::<DeleteFiles>(&short).unwrap().recursive);
     }
 
-    #[test]
-    fn progress_is_in_bytes_when_there_are_any() {
-        let progress = |entries_done, entries_total, bytes_done, bytes_total| Progress {
+    #[track_caller]
+    fn check_told(
+        tell: fn(&Progress) -> Told,
+        [entries_done, entries_total, bytes_done, bytes_total]: [u64; 4],
+        (current, total): (u64, u64),
+        text: &str,
+    ) {
+        let progress = Progress {
             entries_done,
             entries_total,
             bytes_done,
             bytes_total,
         };
-        for (given, want) in [
-            (progress(3, 0, 0, 0), (0, 0)),
-            (progress(3, 5, 0, 0), (3, 5)),
-            (progress(3, 5, 7, 9), (7, 9)),
-        ] {
-            assert_eq!(measure(&given), want);
-        }
+        let want = Told {
+            current,
+            total,
+            text: text.to_owned(),
+        };
+        assert_eq!(tell(&progress), want);
+    }
+
+    #[test]
+    fn progress_is_told_in_counts_and_bytes() {
+        check_told(copied, [3, 0, 0, 0], (0, 0), "counting the files");
+        check_told(copied, [3, 5, 0, 0], (3, 5), "cloned 3 of 5 files, 0 bytes");
+        let gib = 1 << 30;
+        check_told(
+            copied,
+            [1234, 5000, 123 * gib / 10, 20 * gib],
+            (123 * gib / 10, 20 * gib),
+            "cloned 1,234 of 5,000 files, 12.3 GiB",
+        );
+        check_told(removed, [0, 0, 0, 0], (0, 0), "counting the files");
+        check_told(removed, [7000, 0, 0, 0], (0, 0), "deleted 7,000 files");
+        check_told(
+            removed,
+            [7, 1_234_567, 1023, 2048],
+            (7, 1_234_567),
+            "deleted 7 of 1,234,567 files, 1023 bytes",
+        );
     }
 }
