@@ -15,6 +15,7 @@ mod mounting;
 mod running;
 mod snapshot;
 mod stats;
+mod tasks;
 mod tls;
 mod uploads;
 mod watched;
@@ -106,6 +107,9 @@ pub async fn run(
     let api = api_state(&settings, &store, &mut fleet, &volumes, &runner, &server);
     let sessions = Arc::clone(&fleet.sessions);
     let mut background: JoinSet<()> = fleet.background.drain(..).collect();
+    if let Some(tasks) = fleet.shared_tasks.take() {
+        background.spawn(tasks.run(runner.clone()));
+    }
     let (end_uploads, ending) = watch::channel(false);
     background.spawn(keeper::serve(calls, Arc::clone(&sessions), ending));
     background.spawn(show_counters(&api, watched, &settings, &volumes));

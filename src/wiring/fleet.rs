@@ -14,17 +14,22 @@ use proxy_fleet::discovery::{Announcer, Managers};
 use proxy_fleet::etcd::Etcd;
 use proxy_fleet::events::{BusOptions, EventBus};
 use proxy_fleet::link::{Link, RedisSettings};
+use proxy_fleet::tasks::SharedTasks;
 use proxy_state::{EmbeddedStore, EventSink, LogSink, Sessions, TaskStore};
 use proxy_volume::Volumes;
 
 use super::links::{self, Links};
 use super::mounting::Ear;
 use super::stats::SharedStats;
+use super::tasks;
 use super::uploads;
 use crate::settings::{FleetSettings, Settings};
 
 /// How long the start waits for etcd.
 const ETCD_WAIT: Duration = Duration::from_secs(3);
+
+/// How long the end waits for the last events.
+const EVENTS_WAIT: Duration = Duration::from_secs(2);
 
 /// Work that goes on while the server runs; cancelled by dropping.
 pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -54,6 +59,9 @@ pub struct Fleet {
     #[allow(dead_code)]
     pub etcd: Option<Etcd>,
     announcer: Option<Announcer>,
+    bus: Option<EventBus>,
+    /// The record of tasks, if others see it; to be run beside the runner.
+    pub shared_tasks: Option<SharedTasks>,
 }
 
 /// Connections to those who make the fleet, opened before anything depends on them.
@@ -110,6 +118,8 @@ impl Fleet {
             managers: None,
             etcd: None,
             announcer: None,
+            bus: None,
+            shared_tasks: None,
         }
     }
 
@@ -135,6 +145,14 @@ impl Fleet {
             etcd: etcd.clone(),
             node_id: settings.node_id.clone(),
         });
+        if let Some(bus) = &bus {
+            let local = Arc::clone(&self.tasks);
+            self.shared_tasks = tasks::share(settings, local, links.bgtask.clone(), bus);
+            if let Some(shared) = &self.shared_tasks {
+                self.tasks = Arc::new(shared.clone());
+            }
+        }
+        self.bus = bus.clone();
         self.share_stats(settings, &links, Arc::clone(volumes));
         let live = links.live.clone();
         let endpoint = fleet.manager_endpoint.clone();
@@ -193,6 +211,11 @@ impl Fleet {
     pub async fn leave(&self) {
         if let Some(announcer) = &self.announcer {
             announcer.leave().await;
+        }
+        if let Some(bus) = &self.bus
+            && !bus.flush(EVENTS_WAIT).await
+        {
+            tracing::info!("events are left for the next start");
         }
     }
 }

@@ -24,7 +24,6 @@ pub struct Links {
     /// Events.
     pub stream: Link,
     /// Background tasks.
-    #[allow(dead_code)]
     pub bgtask: Link,
     /// Upload sessions.
     #[allow(dead_code)]
