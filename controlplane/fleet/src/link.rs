@@ -351,11 +351,10 @@ async fn drive(shared: Arc<Shared>) {
         match dialled {
             Ok(connection) => {
                 let since = Instant::now();
+                // First the epoch: no call may be answered under the old one.
+                shared.state.send_modify(|state| state.epoch += 1);
                 shared.set_up(&connection);
-                shared.state.send_modify(|state| {
-                    state.up = true;
-                    state.epoch += 1;
-                });
+                shared.state.send_modify(|state| state.up = true);
                 tracing::info!(link = shared.name, server = %to, "redis is connected");
                 let why = attend(&shared, connection, &to, &mut target).await;
                 shared.set_down(why.clone());

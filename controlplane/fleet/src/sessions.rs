@@ -99,6 +99,8 @@ struct Inner {
     since: Mutex<Instant>,
     /// What is lost with everything else that Redis knows.
     word: Mutex<String>,
+    /// The connection of the last call.
+    epoch: AtomicU64,
 }
 
 /// What became of a change in Redis.
@@ -138,6 +140,7 @@ impl SharedSessions {
             elsewhere: Mutex::default(),
             since: Mutex::new(Instant::now()),
             word: Mutex::default(),
+            epoch: AtomicU64::new(0),
         });
         let tasks = mend::start(&inner);
         Self { inner, tasks }
@@ -206,7 +209,7 @@ impl Sessions for SharedSessions {
         };
         let is_known = local.is_some();
         let mut known = both(local, shared);
-        if record.is_empty() || inner.may_have_forgotten(&record) {
+        if inner.may_know_more(&record) {
             let others = inner.ask(id, is_known).await?;
             known = both(known, others);
         }
@@ -461,12 +464,16 @@ impl Inner {
         }
     }
 
-    /// Whether others may know more than what was read.
-    fn may_have_forgotten(&self, record: &Record) -> bool {
-        if *self.word.lock() != record.word {
+    /// Whether others may know more than what was read: Redis forgot it, or came back a short time
+    /// ago, or another server wrote last, who may have gone on with its own store for a moment.
+    fn may_know_more(&self, record: &Record) -> bool {
+        let epoch = self.records.link.state().epoch;
+        let is_new = self.epoch.swap(epoch, Ordering::Relaxed) != epoch;
+        if is_new || *self.word.lock() != record.word {
             *self.since.lock() = Instant::now();
         }
-        !self.is_settled()
+        let is_ours = record.store == self.records.store.simple().to_string();
+        record.is_empty() || !is_ours || !self.is_settled()
     }
 
     /// Counts who hears us. One that was there before Redis went is still to come.
@@ -524,7 +531,7 @@ impl Inner {
             Some(shared) => granted.session.merged(shared),
             None => granted.session.clone(),
         };
-        if record.is_empty() || self.may_have_forgotten(&record) {
+        if self.may_know_more(&record) {
             let others = self.ask(id, is_known).await?;
             if let Some(other) = others.filter(|other| other.is_same_upload(&session)) {
                 session = session.merged(&other);
