@@ -106,10 +106,7 @@ pub async fn run(
 
     let api = api_state(&settings, &store, &mut fleet, &volumes, &runner, &server);
     let sessions = Arc::clone(&fleet.sessions);
-    let mut background: JoinSet<()> = fleet.background.drain(..).collect();
-    if let Some(tasks) = fleet.shared_tasks.take() {
-        background.spawn(tasks.run(runner.clone()));
-    }
+    let mut background = fleet.work(&runner);
     let (end_uploads, ending) = watch::channel(false);
     background.spawn(keeper::serve(calls, Arc::clone(&sessions), ending));
     background.spawn(show_counters(&api, watched, &settings, &volumes));

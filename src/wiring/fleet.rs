@@ -15,8 +15,9 @@ use proxy_fleet::etcd::Etcd;
 use proxy_fleet::events::{BusOptions, EventBus};
 use proxy_fleet::link::{Link, RedisSettings};
 use proxy_fleet::tasks::SharedTasks;
-use proxy_state::{EmbeddedStore, EventSink, LogSink, Sessions, TaskStore};
+use proxy_state::{EmbeddedStore, EventSink, LogSink, Runner, Sessions, TaskStore};
 use proxy_volume::Volumes;
+use tokio::task::JoinSet;
 
 use super::links::{self, Links};
 use super::mounting::Ear;
@@ -61,7 +62,7 @@ pub struct Fleet {
     announcer: Option<Announcer>,
     bus: Option<EventBus>,
     /// The record of tasks, if others see it; to be run beside the runner.
-    pub shared_tasks: Option<SharedTasks>,
+    shared_tasks: Option<SharedTasks>,
 }
 
 /// Connections to those who make the fleet, opened before anything depends on them.
@@ -205,6 +206,15 @@ impl Fleet {
         if let Some(announcer) = &self.announcer {
             announcer.withdraw().await;
         }
+    }
+
+    /// Sets everything to work that goes on while the server runs.
+    pub fn work(&mut self, runner: &Runner) -> JoinSet<()> {
+        let mut working: JoinSet<()> = self.background.drain(..).collect();
+        if let Some(tasks) = self.shared_tasks.take() {
+            working.spawn(tasks.run(runner.clone()));
+        }
+        working
     }
 
     /// Tells the others that this server goes. Bounded in time.
