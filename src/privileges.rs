@@ -1,6 +1,7 @@
 //! Becoming another user for good.
 
 use rustix::process::{Gid, Uid};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::failure::Failure;
@@ -41,6 +42,26 @@ pub fn become_user(identity: &Identity) -> Result<(), Failure> {
         identity.gid
     );
     Ok(())
+}
+
+/// Gives up the right to write past quotas (CAP_SYS_RESOURCE), which ext4 grants to root.
+///
+/// Comes before every other thread, like [`become_user`]. A refusal is told and no more: quotas
+/// then hold everybody but this server.
+pub fn heed_quotas() {
+    let heeded = capabilities(None).and_then(|mut sets| {
+        for set in [
+            &mut sets.effective,
+            &mut sets.permitted,
+            &mut sets.inheritable,
+        ] {
+            set.remove(CapabilitySet::SYS_RESOURCE);
+        }
+        set_capabilities(None, sets)
+    });
+    if let Err(error) = heeded {
+        tracing::warn!(%error, "this server may write past quotas: CAP_SYS_RESOURCE stays");
+    }
 }
 
 /// Hands files that were made as root to the user who will run the server.

@@ -69,6 +69,13 @@ pub fn run(place: &Place, args: &ServeArgs) -> Result<(), Failure> {
         hand_over(identity, &settings, local.as_deref())?;
         privileges::become_user(identity)?;
     }
+    if settings
+        .volumes
+        .iter()
+        .any(|volume| volume.backend == "xfs")
+    {
+        privileges::heed_quotas();
+    }
     let parts = wiring::Parts {
         settings,
         listeners,

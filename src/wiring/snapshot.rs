@@ -9,7 +9,7 @@ use proxy_anchor::VolumeRoot;
 use proxy_core::units::ByteLen;
 use proxy_server::snapshot::{Http2Limits, Limits, Snapshot, VolumeEntry};
 use proxy_server::{EngineLimits, PoolLimits};
-use proxy_volume::{Volume, Volumes};
+use proxy_volume::{Kind, Volume, Volumes};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::settings::Settings;
@@ -44,6 +44,7 @@ fn entry(volume: &Arc<Volume>) -> VolumeEntry {
         root,
         reserves: abilities.reserve && !is_in_memory(volume),
         direct: abilities.direct_io,
+        late_quota: volume.kind() == Kind::CephFs,
         names: Arc::new(Semaphore::new(NAMES_PER_VOLUME)),
     }
 }

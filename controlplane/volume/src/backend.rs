@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use proxy_anchor::VolumeRoot;
 use proxy_anchor::staging::Staged;
+use proxy_anchor::{Room, VolumeRoot};
 use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 
@@ -281,6 +281,22 @@ pub trait Backend: Send + Sync {
     /// Only those of the system.
     async fn unset_scope(&self, _scope: QuotaScopeId) -> Result<(), VolumeError> {
         Ok(())
+    }
+
+    /// Removes a scope without vfolders, and its limit. A missing one is no error.
+    ///
+    /// # Errors
+    /// [`VolumeError::ScopeNotEmpty`].
+    async fn delete_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
+        self.tree().await?.delete_scope(scope).await
+    }
+
+    /// How much can be written into a scope, as far as the file system says.
+    ///
+    /// # Errors
+    /// `ENOENT` for a missing scope.
+    async fn room(&self, scope: Option<QuotaScopeId>) -> Result<Room, VolumeError> {
+        self.tree().await?.room(scope).await
     }
 
     /// Makes a vfolder in an existing scope.

@@ -8,7 +8,7 @@
 //!
 //! Source: contract of the manager-facing API, the common failures of each operation.
 
-use proxy_anchor::AnchorError;
+use proxy_anchor::{AnchorError, Quota, Room};
 use proxy_core::id::{QuotaScopeId, VFolderId};
 use proxy_core::problem::{self, Answer, Kind, Problem};
 use proxy_core::relpath::RelPath;
@@ -91,6 +91,23 @@ pub enum VolumeError {
     /// The storage system's own interface refused, failed or did not answer.
     #[error("{0}")]
     Vendor(Box<VendorError>),
+    /// The quota scope has vfolders, or other directories.
+    #[error("quota scope is not empty: {0}")]
+    ScopeNotEmpty(QuotaScopeId),
+    /// The quota of the scope is used up, or would be.
+    #[error("{}", over_quota(*needed_bytes, *quota))]
+    QuotaExceeded {
+        /// What was asked for, where that is known.
+        needed_bytes: Option<u64>,
+        /// The numbers, where they are known.
+        quota: Option<Quota>,
+    },
+    /// The volume as a whole is full.
+    #[error("no space left on the volume: {free_bytes} bytes free")]
+    NoSpace {
+        /// What is left.
+        free_bytes: u64,
+    },
     /// The volume has no room for a copy. Nothing was copied.
     #[error("not enough space for a clone: {needed_bytes} bytes needed, {free_bytes} free")]
     NoRoom {
@@ -165,6 +182,25 @@ impl VolumeError {
         }
     }
 
+    /// Whether a file system refused for want of space, by quota or otherwise.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.errno(), Some(Errno::NOSPC | Errno::DQUOT))
+    }
+
+    /// The same refusal for want of space with its cause and numbers.
+    pub(crate) fn of_room(self, room: &Room) -> Self {
+        let by_quota = self.errno() == Some(Errno::DQUOT);
+        match room.ends_with_quota() {
+            None if !by_quota => Self::NoSpace {
+                free_bytes: room.free_bytes,
+            },
+            ended => Self::QuotaExceeded {
+                needed_bytes: None,
+                quota: ended.or(room.quota),
+            },
+        }
+    }
+
     /// The answer of an endpoint that has no envelope of its own for this error.
     pub fn answer(&self) -> Answer {
         let text = self.to_string();
@@ -189,6 +225,25 @@ impl VolumeError {
             Self::ScopeCreationFailed { .. } => problem(Kind::ExternalStorageService, text),
             Self::FolderExists(_) => problem(Kind::VFolderExists, text),
             Self::NoRoom { .. } => problem(Kind::ProcessExecution, text),
+            Self::ScopeNotEmpty(_) => problem(Kind::QuotaDirectoryNotEmpty, text),
+            Self::QuotaExceeded {
+                needed_bytes,
+                quota,
+            } => {
+                let data = quota.map(|quota| {
+                    json!({
+                        "used_bytes": quota.used_bytes,
+                        "limit_bytes": quota.limit_bytes,
+                        "needed_bytes": needed_bytes,
+                    })
+                });
+                let problem = Problem::new(Kind::QuotaExceeded).msg(text);
+                data.into_iter().fold(problem, Problem::data).answer()
+            }
+            Self::NoSpace { free_bytes } => {
+                let problem = Problem::new(Kind::NoSpace).msg(text);
+                problem.data(json!({ "free_bytes": free_bytes })).answer()
+            }
             Self::Os { errno, path, .. } => {
                 let paths: &[String] = if path.is_empty() {
                     &[]
@@ -266,6 +321,21 @@ pub fn strerror(errno: i32) -> String {
     text.rfind(" (os error")
         .map_or(text.as_str(), |end| &text[..end])
         .to_owned()
+}
+
+fn over_quota(needed_bytes: Option<u64>, quota: Option<Quota>) -> String {
+    let mut text = "quota exceeded".to_owned();
+    if let Some(quota) = quota {
+        let Quota {
+            used_bytes,
+            limit_bytes,
+        } = quota;
+        text.push_str(&format!(": {used_bytes} of {limit_bytes} bytes used"));
+    }
+    if let Some(needed_bytes) = needed_bytes {
+        text.push_str(&format!(", {needed_bytes} more needed"));
+    }
+    text
 }
 
 fn quoted(path: &str) -> String {

@@ -10,7 +10,7 @@
 use std::ffi::{OsStr, OsString};
 use std::time::{Duration, Instant};
 
-use proxy_anchor::{AnchorError, Detached, Dir, Hidden, VolumeRoot};
+use proxy_anchor::{AnchorError, Detached, Dir, FileKind, Hidden, VolumeRoot};
 use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 use rustix::io::Errno;
@@ -19,6 +19,7 @@ use crate::backend::Cloned;
 use crate::control::Control;
 use crate::copy;
 use crate::copy::content::Ways;
+use crate::entries::kind_of;
 use crate::error::{In, VolumeError};
 use crate::limits::Limits;
 use crate::remove;
@@ -52,6 +53,33 @@ pub(crate) fn create_scope(root: &VolumeRoot, scope: QuotaScopeId) -> Result<(),
     match root.create_scope(&scope) {
         Err(error) if errno_is(&error, Errno::EXIST) => Err(VolumeError::ScopeExists(scope)),
         done => Ok(done?),
+    }
+}
+
+/// Removes the directory of a scope that has no directories. Missing is fine.
+///
+/// # Errors
+/// [`VolumeError::ScopeNotEmpty`], and those of the system.
+pub(crate) fn delete_scope(root: &VolumeRoot, scope: QuotaScopeId) -> Result<(), VolumeError> {
+    let mut dir = match root.open_scope(Some(&scope)) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        dir => dir?,
+    };
+    let entries: Vec<_> = dir.entries().collect::<Result<_, _>>()?;
+    for entry in &entries {
+        if kind_of(&dir, entry)? == FileKind::Dir {
+            return Err(VolumeError::ScopeNotEmpty(scope));
+        }
+    }
+    for entry in &entries {
+        dir.unlink(&entry.name)?;
+    }
+    let volume = root.open_scope(None)?;
+    match volume.rmdir(scope.dir_name().as_ref()) {
+        // Somebody makes a folder in it just now.
+        Err(error) if errno_is(&error, Errno::NOTEMPTY) => Err(VolumeError::ScopeNotEmpty(scope)),
+        Err(error) if error.is_not_found() => Ok(()),
+        done => Ok(done.and_then(|()| volume.sync())?),
     }
 }
 
@@ -202,7 +230,7 @@ pub(crate) fn discard(
     control: &Control,
 ) -> Result<(), VolumeError> {
     remove::empty(tree.dir.try_clone()?, limits, control)?;
-    tree.rmdir()?;
+    remove::emptied(|| tree.rmdir(), || Some(&tree.dir), limits)?;
     control.add_entries(1);
     Ok(())
 }
@@ -231,6 +259,21 @@ pub(crate) fn clone(
 ) -> Result<Cloned, VolumeError> {
     control.check()?;
     let source = root.vfolder(&job.src).map_err(of(job.src))?;
+    let from = || source.open_dir(&RelPath::root()).map_err(of(job.src));
+    clone_from(root, job, &from, limits, control)
+}
+
+/// As [`clone`], from the directory that `from` opens, each time anew.
+///
+/// # Errors
+/// As [`clone`].
+pub(crate) fn clone_from(
+    root: &VolumeRoot,
+    job: Job,
+    from: &dyn Fn() -> Result<Dir, VolumeError>,
+    limits: &Limits,
+    control: &Control,
+) -> Result<Cloned, VolumeError> {
     match root.vfolder(&job.dst) {
         Err(AnchorError::VFolderMissing) => {}
         found => {
@@ -243,12 +286,7 @@ pub(crate) fn clone(
     for leftover in root.unfinished_clones(&job.dst)? {
         discard(leftover, limits, control)?;
     }
-    let from = || source.open_dir(&RelPath::root()).map_err(of(job.src));
-    let tally = Tally::new(None, limits);
-    tally.scan(from()?, limits, control)?;
-    control.check()?;
-    let sums = tally.sums();
-    control.announce(sums.entries, sums.content_bytes);
+    let sums = measured(root, job.dst, from()?, limits, control)?;
     let hidden = root
         .create_hidden(&job.dst, HIDDEN_MODE)
         .map_err(of(job.dst))?;
@@ -270,6 +308,30 @@ pub(crate) fn give_up(hidden: Hidden, limits: &Limits) {
     // Not with the caller's reins: a cancelled copy has to clean up as well.
     if let Err(error) = discard(hidden.abandon(), limits, &Control::default()) {
         tracing::warn!(%vfid, %error, "a part of a copy is left to the sweep");
+    }
+}
+
+/// What is to be copied into `to`, which the quota of its scope allows.
+pub(crate) fn measured(
+    root: &VolumeRoot,
+    to: VFolderId,
+    from: Dir,
+    limits: &Limits,
+    control: &Control,
+) -> Result<Sums, VolumeError> {
+    let tally = Tally::new(None, limits);
+    tally.scan(from, limits, control)?;
+    control.check()?;
+    let sums = tally.sums();
+    control.announce(sums.entries, sums.content_bytes);
+    // Also for copies that share their blocks: each scope is charged for them in full.
+    let needed_bytes = sums.allocated_bytes;
+    match root.room(to.scope.as_ref())?.refuses(needed_bytes) {
+        Some(quota) => Err(VolumeError::QuotaExceeded {
+            needed_bytes: Some(needed_bytes),
+            quota: Some(quota),
+        }),
+        None => Ok(sums),
     }
 }
 
@@ -297,6 +359,56 @@ pub(crate) fn fill(
     rustix::fs::syncfs(to).map_err(|errno| VolumeError::os("sync", errno))?;
     control.check()?;
     Ok(cloned)
+}
+
+/// Fills a vfolder that is there with the state that `from` opens: the same directory, so that
+/// what belongs to the directory stays. The copy is made aside, then both change places entry by
+/// entry. Interrupted anywhere, it can be run again.
+///
+/// # Errors
+/// As [`clone`]; but for the moment of the change, the vfolder is as it was.
+pub(crate) fn refill(
+    root: &VolumeRoot,
+    job: Job,
+    from: &dyn Fn() -> Result<Dir, VolumeError>,
+    limits: &Limits,
+    control: &Control,
+) -> Result<Cloned, VolumeError> {
+    control.check()?;
+    let vfid = job.dst;
+    let folder = root.vfolder(&vfid).map_err(of(vfid))?;
+    for leftover in root.unfinished_clones(&vfid)? {
+        discard(leftover, limits, control)?;
+    }
+    let sums = measured(root, vfid, from()?, limits, control)?;
+    let [new, old] = [(); 2].map(|()| root.create_hidden(&vfid, HIDDEN_MODE).map_err(of(vfid)));
+    let (new, old) = (new?, old?);
+    let filled = fill(from()?, &new.dir, sums, job.free_bytes, limits, control);
+    let refilled = filled.and_then(|cloned| {
+        let mut place = folder.open_dir(&RelPath::root()).map_err(of(vfid))?;
+        hand_over(&mut place, &old.dir)?;
+        hand_over(&mut new.dir.try_clone()?, &place)?;
+        place.chmod(new.dir.metadata()?.mode & 0o7777)?;
+        place.sync()?;
+        Ok(cloned)
+    });
+    if !control.is_halted() {
+        give_up(new, limits);
+        give_up(old, limits);
+    }
+    refilled
+}
+
+/// Moves all entries of a directory into another.
+fn hand_over(from: &mut Dir, to: &Dir) -> Result<(), VolumeError> {
+    let entries: Vec<_> = from.entries().collect::<Result<_, _>>()?;
+    for entry in entries {
+        match from.rename(&entry.name, to, &entry.name) {
+            Err(error) if error.is_not_found() => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// Gives a finished tree its name, and marks it as the work of the task.

@@ -16,6 +16,7 @@
 mod backend;
 mod bulkhead;
 mod capability;
+mod cephfs;
 mod control;
 mod copy;
 mod crew;
@@ -34,6 +35,7 @@ mod noop;
 mod onefs;
 mod paging;
 mod place;
+mod privilege;
 mod remove;
 mod restore;
 mod snapshot;
@@ -48,12 +50,14 @@ mod vfs;
 mod volume;
 mod volumes;
 mod weka;
+mod xfs;
 
 pub use backend::{
     Backend, Capacity, Cloned, Deleted, HwInfo, HwStatus, Metric, Mkdir, Prepared, Restore,
     ScopeQuota, Swept, Usage, UsedBytes,
 };
 pub use capability::{Capability, Kind};
+pub use cephfs::CephFs;
 pub use control::{Control, Progress};
 pub use error::{VolumeError, strerror};
 pub use fetch::{Fetch, PIECE_BYTES};
@@ -63,6 +67,7 @@ pub use netapp::NetApp;
 pub use noop::Noop;
 pub use onefs::OneFs;
 pub use paging::{Order, PAGE_LEN_MAX, Page, PageWish};
+pub use privilege::{OwnRight, ProjectQuota, QuotaPrivilege};
 pub use snapshot::{Snapshot, SnapshotName, Unit};
 pub use stamp::Stamp;
 pub use sweep::{CLONE_AGE_MIN, KeepSession};
@@ -74,3 +79,4 @@ pub use vfs::Vfs;
 pub use volume::Volume;
 pub use volumes::{Spec, SpecError, Volumes, options_of};
 pub use weka::Weka;
+pub use xfs::{Xfs, XfsOptions};

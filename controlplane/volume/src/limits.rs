@@ -32,6 +32,8 @@ pub struct Limits {
     /// Files with several names remembered per tree, at most 100 bytes each. Beyond it, further
     /// names count, and are copied, as files of their own.
     pub hard_links_max: usize,
+    /// What CephFS calls the place of a directory's snapshots: its mount option `snapdirname`.
+    pub snapshot_dir: String,
     /// Special files and other entries left out that a clone names in its report.
     pub skipped_named_max: usize,
 }
@@ -48,6 +50,7 @@ impl Default for Limits {
             tree_threads_max: 4,
             dirs_open_max: 64,
             hard_links_max: 1 << 20,
+            snapshot_dir: ".snap".to_owned(),
             skipped_named_max: 8,
         }
     }

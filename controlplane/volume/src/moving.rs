@@ -187,8 +187,9 @@ pub(crate) fn remove_entry(
 ) -> Result<(), VolumeError> {
     let removed = match dir.unlink(name) {
         Err(error) if error.errno() == Some(Errno::ISDIR.raw_os_error()) => {
-            remove::empty(dir.open_dir(name)?, limits, control)?;
-            dir.rmdir(name)
+            let emptied = dir.open_dir(name)?;
+            remove::empty(emptied.try_clone()?, limits, control)?;
+            remove::emptied(|| dir.rmdir(name), || Some(&emptied), limits)
         }
         done => done,
     };

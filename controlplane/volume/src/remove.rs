@@ -5,6 +5,7 @@
 //! - Whatever somebody else removes meanwhile counts as removed: two removals of one tree both
 //!   succeed. Whatever somebody else adds is removed too, for a bounded number of rounds.
 //! - A directory that its owner closed is opened first: the folder is to go.
+//! - A directory of CephFS that has snapshots loses them first: it cannot go before.
 //! - A file that a network mount keeps under another name while it is open is waited for a
 //!   little, then named in the error.
 
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use proxy_anchor::{AnchorError, Dir, DirEntry, FileKind, Stat};
 use rustix::io::Errno;
 
+use crate::cephfs::snapshots;
 use crate::control::Control;
 use crate::crew::{self, Names, Visit};
 use crate::entries::{for_each, kind_of};
@@ -37,6 +39,7 @@ pub(crate) fn empty(mut dir: Dir, limits: &Limits, control: &Control) -> Result<
     let stat = dir.metadata()?;
     let removal = Removal {
         control,
+        limits,
         dev: stat.dev,
         removed: AtomicU64::new(0),
         stuck: Mutex::new(None),
@@ -64,8 +67,30 @@ pub(crate) fn empty(mut dir: Dir, limits: &Limits, control: &Control) -> Result<
     }
 }
 
+/// Removes an empty directory by `rmdir`, if need be after its snapshots; `open` opens it.
+///
+/// # Errors
+/// Those of `rmdir`.
+pub(crate) fn emptied<D: AsRef<Dir>>(
+    rmdir: impl Fn() -> Result<(), AnchorError>,
+    open: impl FnOnce() -> Option<D>,
+    limits: &Limits,
+) -> Result<(), AnchorError> {
+    let refused = match rmdir() {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    let not_empty = refused.errno() == Some(Errno::NOTEMPTY.raw_os_error());
+    let snapshots = |dir: D| snapshots::delete_own(dir.as_ref(), &limits.snapshot_dir);
+    if not_empty && open().is_some_and(snapshots) {
+        return rmdir();
+    }
+    Err(refused)
+}
+
 struct Removal<'a> {
     control: &'a Control,
+    limits: &'a Limits,
     dev: u64,
     removed: AtomicU64,
     /// The first thing that would not go in this round.
@@ -188,7 +213,10 @@ impl Visit for Removal<'_> {
             return Ok(());
         };
         match parent.dir() {
-            Ok(above) => self.removing(&above, |dir| dir.rmdir(place.name())),
+            Ok(above) => self.removing(&above, |above| {
+                let rmdir = || above.rmdir(place.name());
+                emptied(rmdir, || place.dir().ok(), self.limits)
+            }),
             Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
             Err(error) => Err(error),
         }

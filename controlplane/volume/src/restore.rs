@@ -19,12 +19,11 @@ use crate::backend::{Cloned, Restore};
 use crate::control::Control;
 use crate::error::VolumeError;
 use crate::folder::{
-    self, HIDDEN_MODE, discard, fill, give_up, mark, mark_begin, mark_end, names_in_scope, of,
-    publish, remove_marks,
+    self, HIDDEN_MODE, discard, fill, give_up, mark, mark_begin, mark_end, measured,
+    names_in_scope, of, publish, remove_marks,
 };
 use crate::limits::Limits;
 use crate::snapshot::SnapshotName;
-use crate::usage::Tally;
 
 /// Where a state of a vfolder can be seen, as names from a directory that never moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,11 +81,7 @@ pub(crate) fn restore(
     for leftover in root.unfinished_clones(&target)? {
         discard(leftover, limits, control)?;
     }
-    let tally = Tally::new(None, limits);
-    tally.scan(from.try_clone()?, limits, control)?;
-    control.check()?;
-    let sums = tally.sums();
-    control.announce(sums.entries, sums.content_bytes);
+    let sums = measured(root, target, from.try_clone()?, limits, control)?;
     let hidden = root
         .create_hidden(&target, HIDDEN_MODE)
         .map_err(of(target))?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use proxy_anchor::{AnchorError, VFolderRoot, VolumeRoot, staging};
+use proxy_anchor::{AnchorError, Room, VFolderRoot, VolumeRoot, staging};
 use proxy_core::id::{QuotaScopeId, SessionId, VFolderId};
 use proxy_core::relpath::RelPath;
 use rustix::io::Errno;
@@ -53,7 +53,7 @@ pub struct Tree {
 }
 
 /// Tree work on an open volume.
-trait Work<T>:
+pub(crate) trait Work<T>:
     FnOnce(&VolumeRoot, &Limits, &Control) -> Result<T, VolumeError> + Send + 'static
 {
 }
@@ -86,7 +86,7 @@ impl Tree {
         self.lanes.short(move || work(&root)).await
     }
 
-    async fn in_folder<T: Send + 'static>(
+    pub(crate) async fn in_folder<T: Send + 'static>(
         &self,
         vfid: VFolderId,
         work: impl FnOnce(&VFolderRoot) -> Result<T, VolumeError> + Send + 'static,
@@ -95,7 +95,7 @@ impl Tree {
             .await
     }
 
-    async fn long<T: Send + 'static>(
+    pub(crate) async fn long<T: Send + 'static>(
         &self,
         control: Arc<Control>,
         work: impl Work<T>,
@@ -175,6 +175,24 @@ impl Tree {
             rustix::fs::syncfs(&top).map_err(|errno| VolumeError::os("sync", errno))
         };
         self.lanes.patient(work).await
+    }
+
+    /// See [`crate::Backend::delete_scope`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn delete_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
+        self.on_volume(move |root| folder::delete_scope(root, scope))
+            .await
+    }
+
+    /// See [`crate::Backend::room`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn room(&self, scope: Option<QuotaScopeId>) -> Result<Room, VolumeError> {
+        self.on_volume(move |root| Ok(root.room(scope.as_ref())?))
+            .await
     }
 
     /// See [`crate::Backend::create_folder`].
@@ -449,6 +467,7 @@ impl Tree {
         self.in_folder(vfid, move |folder| {
             let at = |error| In(vfid, &path).err(error);
             staging::check_target(folder, &path).map_err(at)?;
+            refuse_over_quota(folder, size)?;
             let staged = staging::create(folder, &session).map_err(at)?;
             if size > 0 {
                 return Ok(Prepared::Staged(staged));
@@ -501,6 +520,19 @@ impl Tree {
             sweep::sweep(root, age, &keep, &busy, limits, control)
         })
         .await
+    }
+}
+
+/// Refuses early what the file system would refuse late, or, on CephFS, too late.
+fn refuse_over_quota(folder: &VFolderRoot, bytes: u64) -> Result<(), VolumeError> {
+    // What cannot be known now will be told when the bytes are written.
+    let room = folder.room();
+    match room.ok().and_then(|room| room.refuses(bytes)) {
+        Some(quota) => Err(VolumeError::QuotaExceeded {
+            needed_bytes: Some(bytes),
+            quota: Some(quota),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_anchor::VolumeRoot;
+use proxy_anchor::{Quota, VolumeRoot};
 use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 
@@ -152,6 +152,14 @@ impl Volume {
         self.backend.unset_scope(scope).await
     }
 
+    /// Removes a scope without vfolders, and its limit. A missing one is no error.
+    ///
+    /// # Errors
+    /// [`VolumeError::ScopeNotEmpty`].
+    pub async fn delete_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
+        self.backend.delete_scope(scope).await
+    }
+
     /// Makes a vfolder, durably. With `auto_scope` a missing scope is made first, with the limit
     /// `initial_limit` unless that is 0 or `None`.
     ///
@@ -172,7 +180,7 @@ impl Volume {
         };
         match self.backend.create_folder(vfid, mode).await {
             Err(VolumeError::ScopeNotFound(_)) if auto_scope => {}
-            done => return done,
+            done => return self.explained(vfid, done).await,
         }
         let limit = initial_limit.filter(|limit| *limit > 0);
         match self.backend.create_scope(scope, limit).await {
@@ -184,7 +192,7 @@ impl Volume {
                 scope,
                 cause: "it is still missing after it was made".to_owned(),
             }),
-            done => done,
+            done => self.explained(vfid, done).await,
         }
     }
 
@@ -226,7 +234,36 @@ impl Volume {
         control: Arc<Control>,
     ) -> Result<Cloned, VolumeError> {
         self.scope_of(dst).await?;
-        self.backend.clone_folder(src, dst, task, control).await
+        let cloned = self.backend.clone_folder(src, dst, task, control).await;
+        self.explained(dst, cloned).await
+    }
+
+    /// Says of a refusal for want of space whether the quota or the volume is used up: file
+    /// systems say the one or the other as they like.
+    async fn explained<T>(
+        &self,
+        vfid: VFolderId,
+        done: Result<T, VolumeError>,
+    ) -> Result<T, VolumeError> {
+        let error = match done {
+            Err(error) if error.is_full() => error,
+            done => return done,
+        };
+        let Ok(mut room) = self.backend.room(vfid.scope).await else {
+            return Err(error);
+        };
+        // Storage systems that do not show it in the file system may know it.
+        if let (None, Some(scope)) = (room.quota, vfid.scope)
+            && self.kind().capabilities().contains(&Capability::Quota)
+            && let Ok(Some(known)) = self.backend.describe_scope(scope).await
+            && let (Some(used_bytes), Some(limit_bytes)) = (known.used_bytes, known.limit_bytes)
+        {
+            room.quota = Some(Quota {
+                used_bytes,
+                limit_bytes,
+            });
+        }
+        Err(error.of_room(&room))
     }
 
     /// Makes the scope of a folder to come, without a limit, unless it is there.
@@ -332,7 +369,8 @@ impl Volume {
         dir: RelPath,
         how: Mkdir,
     ) -> Result<(), VolumeError> {
-        self.backend.mkdir(vfid, dir, how).await
+        let made = self.backend.mkdir(vfid, dir, how).await;
+        self.explained(vfid, made).await
     }
 
     /// Gives an entry another name in its directory; otherwise as [`Self::move_entry`].
@@ -345,7 +383,8 @@ impl Volume {
         from: RelPath,
         name: String,
     ) -> Result<(), VolumeError> {
-        self.backend.rename(vfid, from, name).await
+        let renamed = self.backend.rename(vfid, from, name).await;
+        self.explained(vfid, renamed).await
     }
 
     /// Moves an entry itself: of a link the link. Into `to` if that is a directory, or a link to
@@ -360,7 +399,8 @@ impl Volume {
         from: RelPath,
         to: RelPath,
     ) -> Result<(), VolumeError> {
-        self.backend.move_entry(vfid, from, to).await
+        let moved = self.backend.move_entry(vfid, from, to).await;
+        self.explained(vfid, moved).await
     }
 
     /// Removes entries themselves: of a link the link. Directories that are not empty only if
@@ -407,7 +447,8 @@ impl Volume {
         size: u64,
         session: SessionId,
     ) -> Result<Prepared, VolumeError> {
-        self.backend.prepare_upload(vfid, path, size, session).await
+        let prepared = self.backend.prepare_upload(vfid, path, size, session).await;
+        self.explained(vfid, prepared).await
     }
 
     /// The version of the layout on disk; [`crate::LAYOUT_UNMARKED`] when it does not say.
@@ -470,9 +511,11 @@ impl Volume {
         if let Restore::Into(new) = to {
             self.scope_of(new).await?;
         }
-        self.backend
+        let restored = self
+            .backend
             .restore_snapshot(vfid, name, to, task, control)
-            .await
+            .await;
+        self.explained(vfid, restored).await
     }
 
     /// Removes staging files that have not changed for `older_than` and that `keep` does not

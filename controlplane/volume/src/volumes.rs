@@ -13,11 +13,13 @@ use thiserror::Error;
 
 use crate::backend::Backend;
 use crate::capability::Kind;
+use crate::cephfs::{self, CephFs};
 use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::netapp::{self, NetApp};
 use crate::noop::Noop;
 use crate::onefs::{self, OneFs};
+use crate::privilege::{OwnRight, QuotaPrivilege};
 use crate::tree::LAYOUT_CURRENT;
 use crate::vast::{self, Vast};
 use crate::vendor::options::BackendOption;
@@ -25,6 +27,7 @@ use crate::vendor::rest::REST_OPTIONS;
 use crate::vfs::Vfs;
 use crate::volume::Volume;
 use crate::weka::{self, Weka};
+use crate::xfs::{self, Xfs, XfsOptions};
 
 /// The name of the stand-in volume.
 const NOOP: &str = "noop";
@@ -72,9 +75,20 @@ pub enum SpecError {
 }
 
 /// The backend of a volume; its options are checked, and nothing is opened or asked.
-fn build(kind: Kind, spec: &Spec, limits: &Limits) -> Result<Arc<dyn Backend>, SpecError> {
+fn build(
+    kind: Kind,
+    spec: &Spec,
+    limits: &Limits,
+    quota: &Arc<dyn QuotaPrivilege>,
+) -> Result<Arc<dyn Backend>, SpecError> {
+    let (name, path) = (&spec.name, spec.path.clone());
     Ok(match kind {
-        Kind::Vfs => Arc::new(Vfs::new(&spec.name, spec.path.clone(), limits)),
+        Kind::Vfs => Arc::new(Vfs::new(name, path, limits)),
+        Kind::Xfs => {
+            let options = XfsOptions::read(spec)?;
+            Arc::new(Xfs::new(name, path, limits, options, Arc::clone(quota)))
+        }
+        Kind::CephFs => Arc::new(CephFs::new(spec, path, limits)?),
         Kind::Noop => Arc::new(Noop),
         Kind::OneFs => Arc::new(OneFs::new(spec, limits)?),
         Kind::Weka => Arc::new(Weka::new(spec, limits)?),
@@ -96,6 +110,8 @@ pub fn options_of(kind: Kind) -> Vec<&'static BackendOption> {
         Kind::Weka => &[weka::OPTIONS, REST_OPTIONS],
         Kind::Vast => &[vast::OPTIONS, REST_OPTIONS],
         Kind::NetApp => &[netapp::OPTIONS, REST_OPTIONS],
+        Kind::Xfs => &[xfs::OPTIONS],
+        Kind::CephFs => &[cephfs::OPTIONS],
         _ => &[],
     };
     tables.iter().copied().flatten().collect()
@@ -117,6 +133,18 @@ impl Volumes {
     /// # Errors
     /// [`SpecError`].
     pub fn new(specs: Vec<Spec>, limits: &Limits) -> Result<Self, SpecError> {
+        Self::with_privilege(specs, limits, Arc::new(OwnRight))
+    }
+
+    /// As [`Self::new`]; limits of projects are asked for through `quota`.
+    ///
+    /// # Errors
+    /// [`SpecError`].
+    pub fn with_privilege(
+        specs: Vec<Spec>,
+        limits: &Limits,
+        quota: Arc<dyn QuotaPrivilege>,
+    ) -> Result<Self, SpecError> {
         let mut listed: Vec<Arc<Volume>> = Vec::new();
         for spec in specs {
             if listed.iter().any(|other| other.name() == spec.name) {
@@ -126,7 +154,7 @@ impl Volumes {
                 let (volume, backend) = (spec.name, spec.backend);
                 return Err(SpecError::UnknownBackend { volume, backend });
             };
-            let backend = build(kind, &spec, limits)?;
+            let backend = build(kind, &spec, limits, &quota)?;
             listed.push(Arc::new(Volume::new(spec, backend)));
         }
         let noop = Spec {

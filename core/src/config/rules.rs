@@ -19,8 +19,8 @@ pub enum BackendState {
 pub static BACKENDS: [(&str, BackendState); 14] = [
     ("vfs", BackendState::Ready),
     ("noop", BackendState::Ready),
-    ("xfs", BackendState::Later),
-    ("cephfs", BackendState::Later),
+    ("xfs", BackendState::Ready),
+    ("cephfs", BackendState::Ready),
     ("netapp", BackendState::Ready),
     ("purestorage", BackendState::Later),
     ("dellemc-onefs", BackendState::Ready),

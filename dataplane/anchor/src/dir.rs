@@ -74,6 +74,12 @@ impl AsFd for Dir {
     }
 }
 
+impl AsRef<Dir> for Dir {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl Dir {
     /// `fd` is a [`sys::DIR_READ`] descriptor.
     pub(crate) fn new(fd: OwnedFd, path: Vec<u8>) -> Self {

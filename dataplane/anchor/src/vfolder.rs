@@ -5,7 +5,8 @@
 //!   [`AnchorError::Escapes`].
 //! - Write-like operations follow such links up to the parent and act on the entry itself.
 //! - A path of a client that is, or ends in, `.upload` is [`AnchorError::Reserved`].
-//! - `ESTALE` is answered once by looking the vfolder up again from the volume.
+//! - `ESTALE` is answered once by looking the vfolder up again from the volume; then it means
+//!   that something is missing.
 //!
 //! Source: POSIX for what each call does; where the Python proxy acted on link targets, the
 //! link itself is meant here.
@@ -24,6 +25,7 @@ use crate::components::{Links, Missing};
 use crate::dir::Dir;
 use crate::error::{AnchorError, Result, Stop};
 use crate::resolve::{Base, Last, Parent, split};
+use crate::room::Room;
 use crate::stat::{Opened, Stat};
 use crate::sys;
 use crate::tree::{self, Removed, Watch};
@@ -71,6 +73,11 @@ impl VFolderRoot {
     /// True while the directory is linked somewhere; false once it was removed.
     pub fn is_alive(&self) -> bool {
         Stat::of(&self.inner.fd).is_ok_and(|stat| stat.nlink != 0)
+    }
+
+    /// The room of its scope, or of the volume for a folder without one.
+    pub fn room(&self) -> Result<Room> {
+        self.inner.volume.room(self.inner.id.scope.as_ref())
     }
 
     /// Opens for reading. Any type is answered, see [`Opened`].
@@ -336,9 +343,23 @@ impl VFolderRoot {
         match operation(&self.base()) {
             Err(error) if error.kernel() == Some(Errno::STALE) => {
                 let fresh = self.inner.volume.vfolder(&self.inner.id)?;
-                operation(&fresh.base())
+                operation(&fresh.base()).map_err(|error| fresh.gone(error))
             }
             done => done,
+        }
+    }
+
+    /// What the server forgot for good was removed there, though its name is still remembered
+    /// here: the folder, or something in it.
+    fn gone(&self, error: AnchorError) -> AnchorError {
+        match error {
+            AnchorError::Os { op, errno, path } if errno == Errno::STALE.raw_os_error() => {
+                match self.is_alive() {
+                    false => AnchorError::VFolderMissing,
+                    true => AnchorError::os(op, Errno::NOENT, path.as_bytes()),
+                }
+            }
+            error => error,
         }
     }
 }

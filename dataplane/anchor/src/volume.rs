@@ -137,6 +137,11 @@ impl VolumeRoot {
             .is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::NODEV))
     }
 
+    /// The mount point itself: `O_PATH`.
+    pub(crate) fn handle(&self) -> &OwnedFd {
+        &self.inner.fd
+    }
+
     pub(crate) fn is_portable(&self) -> bool {
         self.inner.portable
     }

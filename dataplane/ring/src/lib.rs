@@ -24,6 +24,7 @@ pub mod engine;
 pub mod measure;
 pub mod memory;
 pub mod pipe;
+pub mod quota;
 mod slots;
 pub mod socket;
 pub mod staged;

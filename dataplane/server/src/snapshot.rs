@@ -38,6 +38,8 @@ pub struct VolumeEntry {
     pub reserves: bool,
     /// Large uploads can be written past the page cache.
     pub direct: bool,
+    /// Quotas here stop a writer late or not at all: what is known to be too much is refused.
+    pub late_quota: bool,
     /// How many calls on names may wait on this volume at a time: a hung mount must not take the
     /// threads of the others.
     pub names: Arc<Semaphore>,

@@ -146,6 +146,7 @@ fn plane_with(engine: EngineLimits, progress_timeout: Duration) -> Plane {
         backend: "vfs".to_owned(),
         root: Some(root.clone()),
         reserves: true,
+        late_quota: false,
         direct: true,
         names: Arc::new(Semaphore::new(8)),
     };

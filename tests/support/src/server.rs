@@ -46,6 +46,8 @@ pub struct Settings {
     pub session_expire: String,
     /// Where the volumes and the state go; a temporary directory when `None`.
     pub root: Option<PathBuf>,
+    /// Backend and directory of [`VOLUME`]; `vfs` on a directory of its own when `None`.
+    pub volume: Option<(&'static str, PathBuf)>,
     /// Also configure [`GONE_VOLUME`]: one sick volume must not stop the others.
     pub gone_volume: bool,
     /// Certificate chain and key, both PEM files: TLS on the client port.
@@ -64,6 +66,7 @@ impl Default for Settings {
             tables: String::new(),
             session_expire: "1d".to_owned(),
             root: None,
+            volume: None,
             gone_volume: false,
             client_tls: None,
             environment: Vec::new(),
@@ -216,9 +219,10 @@ impl Server {
     /// The mount path of a volume.
     #[must_use]
     pub fn volume(&self, name: &str) -> PathBuf {
-        match &self.settings.volumes {
-            Some(shared) => shared.join(name),
-            None => self.dir.path().join(name),
+        match (&self.settings.volume, &self.settings.volumes) {
+            (Some((_, path)), _) if name == VOLUME => path.clone(),
+            (_, Some(shared)) => shared.join(name),
+            (_, None) => self.dir.path().join(name),
         }
     }
 
@@ -427,9 +431,13 @@ impl Server {
         );
         let gone = s.gone_volume.then_some(GONE_VOLUME);
         for name in [VOLUME, OTHER_VOLUME].into_iter().chain(gone) {
+            let backend = match &s.volume {
+                Some((backend, _)) if name == VOLUME => *backend,
+                _ => "vfs",
+            };
             let _ = writeln!(
                 text,
-                "[volume.{name}]\nbackend = \"vfs\"\npath = \"{}\"",
+                "[volume.{name}]\nbackend = \"{backend}\"\npath = \"{}\"",
                 self.volume(name).display()
             );
         }

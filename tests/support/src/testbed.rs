@@ -40,6 +40,33 @@ impl Testbed {
         Ok(Self { script, dir, mount })
     }
 
+    /// Runs a program where it is mounted: in a guest, which sees the same files. The program's
+    /// output becomes ours.
+    ///
+    /// # Errors
+    /// How it ended, unless with success.
+    pub fn exec(
+        &self,
+        program: &Path,
+        args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<(), String> {
+        let mut command = Command::new("bash");
+        let command = command.arg(&self.script).arg("exec").arg(self.dir.path());
+        let command = command.arg(program).args(args).stdin(Stdio::null());
+        let ended = command.envs(environment.iter().copied()).output();
+        let ended = ended.map_err(|err| err.to_string())?;
+        let said = [ended.stdout, ended.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        for line in said.lines().filter(|line| line.starts_with("skipped: ")) {
+            crate::skip(&line["skipped: ".len()..]);
+        }
+        match ended.status.success() {
+            true => Ok(()),
+            false => Err(format!("{}\n{said}", ended.status)),
+        }
+    }
+
     /// Where it is mounted.
     #[must_use]
     pub fn mount(&self) -> &Path {

@@ -1,5 +1,6 @@
 //! What is answered to what became of a request.
 
+use proxy_anchor::Room;
 use proxy_core::extent::Extents;
 use proxy_core::partial::Partial;
 use proxy_core::problem::{self, Kind, Problem};
@@ -10,7 +11,7 @@ use proxy_transfer::ledger::LedgerError;
 use proxy_transfer::write::Written;
 use proxy_wire::response::ResponseHead;
 use proxy_wire::{date, part, tus};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::Request;
 use crate::bridge::Refusal;
@@ -40,22 +41,44 @@ pub(super) fn is_full(errno: i32) -> bool {
     matches!(errno, 28 | EDQUOT)
 }
 
-const EDQUOT: i32 = 122;
+pub(super) const EDQUOT: i32 = 122;
 
-/// 507: the disk or the quota is full. Clients retry it like any server error, and can go on from
-/// the offset that HEAD tells.
-pub(super) fn no_space(errno: i32, text: &str, durable: Option<Offset>) -> Reply {
-    let kind = if errno == EDQUOT {
-        Kind::QuotaExceeded
+/// 507: the quota or the disk is full. Clients retry it like any server error, and can go on from
+/// the offset that HEAD tells. File systems say the one or the other as they like: the numbers
+/// decide, where there are any.
+pub(super) fn no_space(errno: i32, room: Option<Room>, durable: Option<Offset>) -> Reply {
+    let ended = room.and_then(|room| room.ends_with_quota());
+    let quota = ended.or_else(|| room?.quota.filter(|_| errno == EDQUOT));
+    let by_quota = errno == EDQUOT || quota.is_some();
+    let mut data = Map::new();
+    if let Some(durable) = durable {
+        data.insert("upload_offset".to_owned(), durable.get().into());
+    }
+    let problem = if by_quota {
+        let mut text = "quota exceeded".to_owned();
+        if let Some(quota) = quota {
+            let (used, limit) = (quota.used_bytes, quota.limit_bytes);
+            text = format!("quota exceeded: {used} of {limit} bytes used");
+            data.insert("used_bytes".to_owned(), used.into());
+            data.insert("limit_bytes".to_owned(), limit.into());
+        }
+        Problem::new(Kind::QuotaExceeded).msg(text + "; continue when there is room again")
     } else {
-        Kind::NoSpace
+        let mut text = "no space left on the volume".to_owned();
+        if let Some(room) = room {
+            text = format!("{text}: {} bytes free", room.free_bytes);
+            data.insert("free_bytes".to_owned(), room.free_bytes.into());
+        }
+        Problem::new(Kind::NoSpace).msg(text + "; continue when there is space again")
     };
-    let problem = Problem::new(kind).msg(text);
-    let Some(durable) = durable else {
-        return problem.into();
+    let problem = match data.is_empty() {
+        true => problem,
+        false => problem.data(Value::Object(data)),
     };
-    let mut reply = Reply::from(problem.data(json!({ "upload_offset": durable.get() })));
-    reply.head.push(tus::UPLOAD_OFFSET, durable.get());
+    let mut reply = Reply::from(problem);
+    if let Some(durable) = durable {
+        reply.head.push(tus::UPLOAD_OFFSET, durable.get());
+    }
     reply
 }
 
@@ -141,7 +164,19 @@ pub(super) enum Asked {
 }
 
 /// The answer to what became of a body.
-pub(super) fn outcome(
+pub(super) async fn outcome(
+    request: &Request<'_>,
+    asked: Asked,
+    written: Written<Reply>,
+) -> Result<Reply, Reply> {
+    match written {
+        Written::NoSpace { durable, error } => Err(full(request, &durable, &error).await),
+        written => settled(request, asked, written),
+    }
+}
+
+/// The answer to what became of a body, where nothing has to be asked for it.
+pub(super) fn settled(
     request: &Request<'_>,
     asked: Asked,
     written: Written<Reply>,
@@ -173,7 +208,14 @@ pub(super) fn outcome(
         Written::Checksum => Err(Problem::new(Kind::UploadChecksumMismatch)
             .msg("the body is not what Upload-Checksum says; nothing of it was kept")
             .into()),
-        Written::NoSpace { durable, error } => Err(full(request, &durable, &error)),
+        Written::NoSpace { durable, error } => {
+            let durable = Offset::new(durable.prefix());
+            Err(no_space(
+                error.raw_os_error().unwrap_or(28),
+                None,
+                Some(durable),
+            ))
+        }
         Written::Cut { error, .. } => Err(closing(cut(&error))),
         Written::Disk {
             operation,
@@ -193,8 +235,9 @@ pub(super) fn outcome(
 
 const WHAT_ENDED: [&str; 2] = ["an upload failed", "an upload is over"];
 
-fn full(request: &Request<'_>, durable: &Extents, error: &std::io::Error) -> Reply {
+async fn full(request: &Request<'_>, durable: &Extents, error: &std::io::Error) -> Reply {
     let durable = Offset::new(durable.prefix());
+    let room = request.room().await;
     tracing::warn!(
         volume = request.volume.name,
         backend = request.volume.backend,
@@ -204,9 +247,8 @@ fn full(request: &Request<'_>, durable: &Extents, error: &std::io::Error) -> Rep
         %error,
         "no space left for an upload"
     );
-    let text = format!("{error}; continue when there is space again");
     let errno = error.raw_os_error().unwrap_or(28);
-    no_space(errno, &text, Some(durable))
+    no_space(errno, room, Some(durable))
 }
 
 /// The answer to a body that did not come to its end; the client may be there to read it.

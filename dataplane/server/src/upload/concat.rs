@@ -126,7 +126,7 @@ async fn copy(
     scratch: SessionId,
 ) -> Result<(), Reply> {
     let made = request.on_folder(move |folder| staging::create(folder, &scratch));
-    let made = made.await?.map_err(|error| request.refused(&error))?;
+    let made = request.told(made.await?).await?;
     let (from, to) = (Arc::clone(held.file.plain()), Arc::new(made.fd));
     let mut at = 0;
     for piece in pieces {
@@ -136,7 +136,7 @@ async fn copy(
             let (from, to) = (Arc::clone(&from), Arc::clone(&to));
             let source = piece.place + done;
             let step = request.on_folder(move |_| copy_range(&from, source, &to, at, count));
-            step.await?.map_err(|error| request.refused(&error))?;
+            request.told(step.await?).await?;
             at += count;
             done += count;
         }
@@ -144,7 +144,7 @@ async fn copy(
     let synced = request.on_folder(move |_| {
         rustix::fs::fsync(&to).map_err(|errno| os("sync", io::Error::from(errno)))
     });
-    synced.await?.map_err(|error| request.refused(&error))
+    request.told(synced.await?).await
 }
 
 fn copy_range(
@@ -179,7 +179,7 @@ fn os(op: &'static str, error: io::Error) -> AnchorError {
 async fn publish(request: &Request<'_>, held: &Held, scratch: SessionId) -> Result<(), Reply> {
     let target = request.target.clone();
     let published = request.on_folder(move |folder| staging::publish(folder, &scratch, &target));
-    published.await?.map_err(|error| request.refused(&error))?;
+    request.told(published.await?).await?;
     let target = request.target.clone();
     let finished = held.grant.report(|reply| Report::Finish {
         last_from: Offset::ZERO,

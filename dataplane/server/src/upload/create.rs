@@ -14,7 +14,7 @@ use proxy_transfer::write::Written;
 use proxy_wire::head::RequestHead;
 use proxy_wire::tus::{self, Concat};
 
-use super::answer::{Asked, outcome, partial_progress, progress};
+use super::answer::{Asked, outcome, partial_progress, progress, settled};
 use super::checked::Checked;
 use super::ledger::{Held, SessionLedger, Taken};
 use super::{Request, bad, concat, patch};
@@ -120,7 +120,7 @@ async fn whole(
             Written::Stored { durable, .. } => durable,
             // It was begun before: the client goes on from there.
             Written::Mismatch { have } => Extents::prefix_of(have.get()),
-            other => return outcome(request, Asked::Offset(Offset::ZERO), other),
+            other => return outcome(request, Asked::Offset(Offset::ZERO), other).await,
         },
     };
     if request.size() == Offset::ZERO {
@@ -176,7 +176,7 @@ async fn hold<'r>(request: &'r Request<'r>) -> Result<Option<(SessionLedger<'r>,
 
 /// The answer to a refusal of the ledger.
 pub(super) fn told(request: &Request<'_>, error: LedgerError<Reply>) -> Reply {
-    match outcome(request, Asked::Part, Written::Ledger(error)) {
+    match settled(request, Asked::Part, Written::Ledger(error)) {
         Ok(reply) | Err(reply) => reply,
     }
 }

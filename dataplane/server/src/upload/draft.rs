@@ -110,7 +110,7 @@ async fn append(
             Err(reply)
         }
         Written::TooLong { .. } => Err(problem(400, &draft::inconsistent_length())),
-        other => outcome(request, Asked::Offset(offset), other),
+        other => outcome(request, Asked::Offset(offset), other).await,
     }
 }
 

@@ -234,7 +234,7 @@ impl Ledger for SessionLedger<'_> {
             })
             .await
             .map_err(LedgerError::Other)?;
-        published.map_err(|error| LedgerError::Other(request.refused(&error)))?;
+        request.told(published).await.map_err(LedgerError::Other)?;
         let target = request.target.clone();
         let told = held
             .grant

@@ -2,6 +2,7 @@
 
 use proxy_core::partial::Partial;
 use proxy_core::units::{ByteLen, Offset};
+use proxy_transfer::Source;
 use proxy_transfer::parts::{self, PartialRequest};
 use proxy_transfer::patch::{self, PatchRequest};
 use proxy_transfer::write::Written;
@@ -29,13 +30,18 @@ pub(super) async fn answer(
         let text = format!("the upload has {} bytes", request.size().get());
         return Err(bad(format!("Upload-Length: {text}")));
     }
+    if request.volume.late_quota {
+        request
+            .fits(body.remaining(), request.offset().await?)
+            .await?;
+    }
     let mut body = Checked::new(head, body)?;
     if let Some(number) = request.part {
         let partial = store_partial(request, number, offset, &mut body).await?;
         return Ok(partial_progress(request, 204, &partial));
     }
     let written = store(request, offset, &mut body).await;
-    let reply = outcome(request, Asked::Offset(offset), written)?;
+    let reply = outcome(request, Asked::Offset(offset), written).await?;
     if request.size() == Offset::ZERO {
         request.move_empty().await?;
     }
@@ -107,7 +113,7 @@ pub(super) async fn store_partial(
         partial.offset = durable.end_of(partial.place) - partial.place;
         return Ok(partial);
     }
-    match outcome(request, Asked::Offset(offset), written) {
+    match outcome(request, Asked::Offset(offset), written).await {
         Ok(reply) | Err(reply) => Err(reply),
     }
 }

@@ -35,13 +35,18 @@ pub(super) async fn answer(
         request,
         part: None,
     };
+    if request.volume.late_quota {
+        request
+            .fits(body.remaining(), request.offset().await?)
+            .await?;
+    }
     let mut body = Checked::new(head, body)?;
     let wanted = PartRequest {
         extent,
         reserve: request.volume.reserves,
     };
     let written = parts::part(&request.thread.staging, &mut body, &sessions, wanted).await;
-    outcome(request, Asked::Part, written)
+    outcome(request, Asked::Part, written).await
 }
 
 fn refused(error: PartError) -> Reply {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proxy_anchor::{AnchorError, VFolderRoot, VolumeRoot, staging};
+use proxy_anchor::{AnchorError, Room, VFolderRoot, VolumeRoot, staging};
 use proxy_core::problem::{self, Kind, Problem};
 use proxy_core::relpath::RelPath;
 use proxy_core::token::UploadClaims;
@@ -11,7 +11,7 @@ use proxy_core::units::Offset;
 use proxy_wire::head::RequestHead;
 use proxy_wire::query::UploadParams;
 
-use super::answer::{invalid_target, is_full, no_space, refused_claim, session_not_found};
+use super::answer::{EDQUOT, invalid_target, is_full, no_space, refused_claim, session_not_found};
 use crate::bridge::Known;
 use crate::download::{bad_token, busy, unavailable, volume};
 use crate::names;
@@ -96,8 +96,7 @@ impl<'r> Request<'r> {
             Err(AnchorError::Os { errno: 17, .. }) => Ok(()),
             created => created.map(drop),
         });
-        begun.await?.map_err(|error| self.refused(&error))?;
-        Ok(known)
+        self.told(begun.await?).await.map(|()| known)
     }
 
     pub(super) fn size(&self) -> Offset {
@@ -115,6 +114,36 @@ impl<'r> Request<'r> {
         names::run(&self.thread.setup.names, self.volume, limits, run)
             .await
             .map_err(|error| busy(error, self.volume))
+    }
+
+    /// What room there is; `None` when that cannot be known now.
+    pub(super) async fn room(&self) -> Option<Room> {
+        self.on_folder(VFolderRoot::room).await.ok()?.ok()
+    }
+
+    /// Refuses a body that the quota has no room for, where the file system would take it and
+    /// complain later, or never.
+    pub(super) async fn fits(&self, body: Option<u64>, at: Offset) -> Result<(), Reply> {
+        let Some(bytes) = body.filter(|bytes| *bytes > 0 && self.volume.late_quota) else {
+            return Ok(());
+        };
+        match self.room().await {
+            Some(room) if room.refuses(bytes).is_some() => {
+                Err(no_space(EDQUOT, Some(room), Some(at)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a call on names gave, or the answer to why not: for calls that may find no space.
+    pub(super) async fn told<T>(&self, done: Result<T, AnchorError>) -> Result<T, Reply> {
+        match done {
+            Ok(it) => Ok(it),
+            Err(AnchorError::Os { errno, .. }) if is_full(errno) => {
+                Err(no_space(errno, self.room().await, None))
+            }
+            Err(error) => Err(self.refused(&error)),
+        }
     }
 
     pub(super) fn log(&self, what: &str, error: &dyn std::fmt::Display) {
@@ -146,9 +175,7 @@ impl<'r> Request<'r> {
                 let text = format!("the file can not get its name: {error}");
                 Problem::new(Kind::TargetConflict).msg(text).into()
             }
-            AnchorError::Os { errno, .. } if is_full(*errno) => {
-                no_space(*errno, &error.to_string(), None)
-            }
+            AnchorError::Os { errno, .. } if is_full(*errno) => no_space(*errno, None, None),
             AnchorError::Os {
                 errno: 1 | 13 | 30, ..
             } => Reply::from(problem::text(403, &format!("403: {error}"))),
@@ -198,7 +225,7 @@ impl Request<'_> {
             staging::publish(folder, &session, &target)?;
             folder.unlink(&made)
         });
-        moved.await?.map_err(|error| self.refused(&error))
+        self.told(moved.await?).await
     }
 }
 
