@@ -23,7 +23,7 @@ pub const IFS_PATH: &str = "/ifs/data/backend";
 /// The cluster's nodes.
 const NODES: [u64; 3] = [1, 2, 3];
 const SIZE_BYTES: u64 = 1 << 42;
-/// What SDKs refuse shorter ones for.
+/// Length of ids of quotas.
 const ID_BYTES: usize = 32;
 
 /// See the module.
@@ -315,16 +315,33 @@ impl OneFs {
 
     fn pools(&self, _: &Request) -> Reply {
         let (used, _) = disk::sums(&self.dir, &[]);
+        let mut usage = Map::new();
+        for (kind, part) in [("", 1), ("hdd_", 0), ("ssd_", 1)] {
+            let free = SIZE_BYTES - used;
+            for (key, bytes) in [
+                ("avail", free),
+                ("free", free),
+                ("total", SIZE_BYTES),
+                ("usable", SIZE_BYTES),
+                ("used", used),
+            ] {
+                // Numbers are texts here.
+                usage.insert(
+                    format!("{key}_{kind}bytes"),
+                    json!((bytes * part).to_string()),
+                );
+            }
+        }
+        for key in ["pct_used", "pct_used_hdd", "pct_used_ssd"] {
+            usage.insert(key.to_owned(), json!("1"));
+        }
+        usage.insert("balanced".to_owned(), json!(true));
         let pool = json!({
             "id": 1, "name": "pool1", "type": "nodepool", "lnns": NODES, "children": [],
             "health_flags": [], "manual": false, "l3": false, "can_disable_l3": false,
             "can_enable_l3": false, "l3_status": "storage", "node_type_ids": [1],
             "protection_policy": "+2d:1n", "transfer_limit_pct": 90,
-            "transfer_limit_state": "default",
-            "usage": {
-                "total_bytes": SIZE_BYTES.to_string(), "used_bytes": used.to_string(),
-                "avail_bytes": (SIZE_BYTES - used).to_string(), "balanced": true,
-            },
+            "transfer_limit_state": "default", "usage": usage,
         });
         Reply::json(200, json!({"storagepools": [pool], "total": 1}))
     }
@@ -337,10 +354,13 @@ impl OneFs {
         });
         let body = json!({
             "name": "simulated", "guid": "000723", "description": "", "encoding": "utf-8",
+            "availability_zone": "", "region": "", "node_id": "", "is_compliance": false,
+            "is_powerscale_ve": false, "is_virtual": false, "is_vonefs": false,
             "has_quorum": true, "join_mode": "manual", "local_devid": 1, "local_lnn": 1,
             "local_serial": "S1", "devices": devices.collect::<Vec<_>>(),
             "onefs_version": {
                 "release": "v9.12.0.0", "build": "B_9_12_0_001(RELEASE)", "revision": "1",
+                "reldate": "1",
                 "type": "Isilon OneFS", "version": "Isilon OneFS v9.12.0.0", "copyright": "",
             },
             "timezone": {"name": "UTC", "path": "UTC", "abbreviation": "UTC", "custom": ""},
@@ -351,7 +371,8 @@ impl OneFs {
     fn interfaces(&self, _: &Request) -> Reply {
         let one = json!({
             "id": "1:ext-1", "lnn": 1, "name": "ext-1", "status": "up", "type": "gige",
-            "ip_addrs": ["10.0.0.1"], "nic_name": "em0", "owners": [],
+            "ip_addrs": ["10.0.0.1"], "nic_name": "em0", "owners": [], "flags": [],
+            "linklayer": "ethernet", "vlans": [],
         });
         Reply::json(
             200,
@@ -367,6 +388,8 @@ impl OneFs {
         let node = json!({
             "id": lnn, "lnn": lnn, "product": "F200", "configuration_id": "400-0049-03",
             "serial_number": format!("SV200-{lnn}"), "chassis": "1U",
+            "node_id": "", "region": "", "resource_group": "", "subscription_id": "",
+            "top_level_assembly_serial_number": "", "volume_type": "",
         });
         Reply::json(200, json!({"nodes": [node], "errors": [], "total": 1}))
     }
@@ -376,22 +399,25 @@ impl OneFs {
         if !NODES.contains(&lnn) {
             return unknown("node");
         }
-        let battery = json!({"id": 1, "status": "OK", "color": "green", "result": "passed"});
+        let battery = json!({"id": 1, "status": "OK", "color": "green", "voltage": "4.0"});
         let node = json!({
             "id": lnn, "lnn": lnn, "batteries": [battery], "battery_count": 1,
-            "charge_status": "ok", "charge_status_number": 0, "date": 0, "present": true,
-            "present_flash": true, "present_size": 0, "present_type": "vault", "ship_mode": false,
-            "supported": true, "supported_size": 0, "type": "nvdimm",
+            "charge_status": "GREEN", "charge_status_number": 0, "present": true,
+            "present_flash": true, "present_size": 0, "present_type": "vault", "status": 200,
+            "supported": true, "supported_flash": true, "supported_type": "vault",
         });
         Reply::json(200, json!({"nodes": [node], "errors": [], "total": 1}))
     }
 
     fn protocol_stats(&self, _: &Request) -> Reply {
+        let network = json!({
+            "errors_per_sec": 0.0, "megabytes_per_sec": 1.0, "packets_per_sec": 100.0,
+        });
         let body = json!({"protocol-stats": {
             "time": now(), "node": null,
             "cpu": {"idle": 90.0, "system": 6.0, "user": 4.0},
             "disk": {"iops": 300.4, "read": 2.5, "write": 1.5},
-            "network": {"in": {"errors_per_sec": 0.0}, "out": {"errors_per_sec": 0.0}},
+            "network": {"in": network, "out": network},
             "onefs": {"in": 1.5, "out": 2.5, "total": 4.0},
             "protocol": {"data": []},
         }});
@@ -402,6 +428,7 @@ impl OneFs {
         let name = ask.query("system_names").unwrap_or("nfs3");
         let one = json!({
             "system_name": name, "node": 1.0, "time": now(), "cpu": 1.0, "ops": 300.0,
+            "l2": 0.0, "l3": 0.0,
             "reads": 200.0, "writes": 100.0, "bytes_in": 1.5e6, "bytes_out": 2.5e6,
             "latency_read": 350.5, "latency_write": 720.25, "latency_other": 10.0,
             "workload_type": null,
@@ -535,9 +562,9 @@ impl State {
     }
 
     fn add(&mut self, path: &str, told: Map<String, Value>, counting: usize) -> String {
-        let mut id = self.token("AABpAQEAAAAAAAAAAAAAQA0AAAAAAAAA");
-        assert!(ID_BYTES <= id.len(), "clients refuse shorter ones");
-        id.truncate(60);
+        self.made += 1;
+        let id = format!("AABpAQEAAAAAAAAAAAAAQA0A{:08}", self.made);
+        assert_eq!(id.len(), ID_BYTES, "clients refuse other ones");
         self.quotas.push(Quota {
             id: id.clone(),
             path: path.to_owned(),

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use proxy_simulators::{Simulator, Vendor, netapp};
+use proxy_simulators::{Simulator, Vendor, netapp, onefs, vast, weka};
 
 /// The exit status by which setup.sh says that something cannot be had here.
 const UNAVAILABLE: i32 = 75;
@@ -81,4 +81,24 @@ fn netapp_ontap_is_content() {
         netapp::USER,
         netapp::PASSWORD,
     );
+}
+
+#[test]
+fn isilon_sdk_is_content() {
+    prove(
+        "isilon-sdk",
+        onefs::OneFs::new,
+        onefs::USER,
+        onefs::PASSWORD,
+    );
+}
+
+#[test]
+fn vastpy_is_content() {
+    prove("vastpy", vast::Vast::new, vast::USER, vast::PASSWORD);
+}
+
+#[test]
+fn wekalib_is_content() {
+    prove("wekalib", weka::Weka::new, weka::USER, weka::PASSWORD);
 }
