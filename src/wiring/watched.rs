@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use proxy_api::metrics::{Durations, Sample, Source, TASK_BUCKETS_S, row};
+use proxy_core::id::TaskId;
 use proxy_state::{Event, EventSink, Handler, Outcome, TaskContext, TaskError};
 use serde_json::Value;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -103,15 +104,28 @@ struct CountedSink {
     watched: Watched,
 }
 
+#[async_trait::async_trait]
 impl EventSink for CountedSink {
     fn emit(&self, event: Event) {
+        self.emit_for(event, None);
+    }
+
+    fn emit_for(&self, event: Event, request_id: Option<&str>) {
         *self
             .watched
             .counts()
             .events
             .entry(event.name())
             .or_default() += 1;
-        self.inner.emit(event);
+        self.inner.emit_for(event, request_id);
+    }
+
+    async fn secure(&self, last: &Event, request_id: Option<&str>) {
+        self.inner.secure(last, request_id).await;
+    }
+
+    fn resume(&self, unfinished: &[TaskId]) {
+        self.inner.resume(unfinished);
     }
 }
 

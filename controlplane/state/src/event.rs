@@ -124,36 +124,38 @@ impl Event {
     }
 }
 
-/// Where events go.
+/// Where events go. Nothing has a default: a sink that wraps another must pass everything on.
 #[async_trait]
 pub trait EventSink: Send + Sync {
     /// Takes one event. Does not block.
     fn emit(&self, event: Event);
 
     /// As [`Self::emit`], for an event that a request of this name brought about.
-    fn emit_for(&self, event: Event, request_id: Option<&str>) {
-        let _ = request_id;
-        self.emit(event);
-    }
+    fn emit_for(&self, event: Event, request_id: Option<&str>);
 
     /// Waits until everything emitted so far, and `last`, survive a crash. `last` is the last
     /// event of a task whose end goes on record next; it is emitted after that, as usual.
-    async fn secure(&self, last: &Event, request_id: Option<&str>) {
-        let _ = (last, request_id);
-    }
+    async fn secure(&self, last: &Event, request_id: Option<&str>);
 
     /// Called once, at the start, with the tasks that are on record as unfinished: what was
     /// secured as the last event of any other task is due now, of these never.
-    fn resume(&self, unfinished: &[TaskId]) {
-        let _ = unfinished;
-    }
+    fn resume(&self, unfinished: &[TaskId]);
 }
 
 /// Writes events to the log, for an installation without a Manager listening.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogSink;
 
+#[async_trait]
 impl EventSink for LogSink {
+    fn emit_for(&self, event: Event, _: Option<&str>) {
+        self.emit(event);
+    }
+
+    async fn secure(&self, _: &Event, _: Option<&str>) {}
+
+    fn resume(&self, _: &[TaskId]) {}
+
     fn emit(&self, event: Event) {
         let name = event.name();
         match event {
@@ -247,6 +249,8 @@ impl EventSink for RecordSink {
     async fn secure(&self, last: &Event, _: Option<&str>) {
         self.secured.lock().push(last.clone());
     }
+
+    fn resume(&self, _: &[TaskId]) {}
 }
 
 /// Cuts `text` to [`EVENT_TEXT_BYTES_MAX`] bytes at a character border.
