@@ -60,6 +60,10 @@ pub struct Settings {
     pub collect_interval: Duration,
     /// How long an upload stays after its token expired.
     pub collect_grace: Duration,
+    /// How often snapshots are looked through.
+    pub retain_interval: Duration,
+    /// Which snapshots stay.
+    pub retention: proxy_volume::Retention,
     /// How long running work may go on after the first signal.
     pub drain_timeout: Duration,
     /// Whom to become after binding; only ever set for a process of root.
@@ -231,6 +235,13 @@ impl Settings {
             auto_quota_scope: document.flag("storage-proxy.allow-auto-quota-scope-creation"),
             collect_interval: document.duration("server.uploads.collect-interval"),
             collect_grace: document.duration("server.uploads.collect-grace"),
+            retain_interval: document.duration("server.snapshots.retain-interval"),
+            retention: proxy_volume::Retention {
+                count_max: Some(count(document, "server.snapshots.count-max"))
+                    .filter(|count| *count != 0),
+                age_max: Some(document.duration("server.snapshots.age-max"))
+                    .filter(|age| !age.is_zero()),
+            },
             drain_timeout: document.duration("server.drain-timeout"),
             identity: outside.identity,
             mount_limit: document.duration("server.helper.time-limit"),

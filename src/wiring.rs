@@ -118,6 +118,7 @@ pub async fn run(
         Arc::clone(&look),
     ));
     background.spawn(collect::run(known().0, known().1, sessions));
+    background.spawn(collect::snapshots(known().0, known().1, runner.clone()));
     background.spawn(notify::watchdog());
 
     let manager = (

@@ -1,10 +1,14 @@
-//! Collects what uploads left behind: expired sessions, and staging files that nobody knows.
+//! Collects what uploads left behind: expired sessions, and staging files that nobody knows; and
+//! has expired snapshots removed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use proxy_state::Sessions;
-use proxy_volume::{Control, KeepSession, Volumes};
+use proxy_core::id::TaskId;
+use proxy_state::{Runner, Sessions};
+use proxy_volume::tasks::snapshots::{Keep, RETAIN};
+use proxy_volume::{Capability, Control, KeepSession, Volume, Volumes};
 use tokio::runtime::Handle;
 
 use crate::settings::Settings;
@@ -34,6 +38,38 @@ pub async fn run(settings: Arc<Settings>, volumes: Arc<Volumes>, sessions: Arc<d
                 ),
                 Ok(_) => {}
                 Err(error) => tracing::warn!(volume = volume.name(), %error, "can not collect"),
+            }
+        }
+    }
+}
+
+/// Has snapshots looked through at every interval, by a background task for each volume that has
+/// any, for ever. A task that still runs is not given another one behind it.
+pub async fn snapshots(settings: Arc<Settings>, volumes: Arc<Volumes>, runner: Runner) {
+    let mut ticks = tokio::time::interval(settings.retain_interval);
+    let mut begun: HashMap<String, TaskId> = HashMap::new();
+    loop {
+        ticks.tick().await;
+        let able = |volume: &&Arc<Volume>| volume.capabilities().contains(&Capability::Snapshot);
+        for volume in volumes.listed().iter().filter(able) {
+            let name = volume.name();
+            let last = match begun.get(name) {
+                Some(last) => runner.look(*last).await.ok().flatten(),
+                None => None,
+            };
+            if last.is_some_and(|last| !last.state.is_finished()) {
+                continue;
+            }
+            let keep = Keep {
+                volume: name.to_owned(),
+                vfolder_id: None,
+                count_max: settings.retention.count_max,
+                age_max_s: settings.retention.age_max.map(|age| age.as_secs()),
+            };
+            let body = serde_json::to_value(&keep).unwrap_or_default();
+            match runner.submit(RETAIN, body, name).await {
+                Ok(id) => drop(begun.insert(name.to_owned(), id)),
+                Err(error) => tracing::warn!(volume = name, %error, "can not look for snapshots"),
             }
         }
     }

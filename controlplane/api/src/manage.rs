@@ -8,6 +8,7 @@ pub(crate) mod files;
 pub(crate) mod folders;
 pub(crate) mod listing;
 pub(crate) mod scopes;
+pub(crate) mod snapshots;
 pub(crate) mod status;
 pub(crate) mod tasks;
 pub(crate) mod tokens;

@@ -23,7 +23,9 @@ use proxy_core::problem;
 use tracing::Instrument;
 
 use crate::call::Call;
-use crate::manage::{fetch, files, folders, listing, scopes, status, tasks, tokens, volumes};
+use crate::manage::{
+    fetch, files, folders, listing, scopes, snapshots, status, tasks, tokens, volumes,
+};
 use crate::reply::{Failure, Outcome};
 use crate::state::ApiState;
 use crate::{gate, observe};
@@ -92,6 +94,12 @@ const MANAGER: &[Route] = routes! {
     POST "/folder/file/upload" token => tokens::upload;
     POST "/folder/file/archive-download-token" token => tokens::archive;
     POST "/folder/file/download-archive" token => tokens::archive;
+
+    GET "/snapshot" token => snapshots::list;
+    POST "/snapshot/create" token => snapshots::create;
+    POST "/snapshot/restore" token => snapshots::restore;
+    POST "/snapshot/delete" token => snapshots::delete;
+    POST "/snapshot/retain" token => snapshots::retain;
 
     GET "/task" token => tasks::look;
     POST "/task/cancel" token => tasks::cancel;

@@ -29,6 +29,7 @@ use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
 use crate::tree::Tree;
 use crate::vendor::{VendorError, VendorStats};
+use crate::{kept, restore};
 
 /// Numbers of a quota scope; `None` is "not known" or "no limit".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -212,7 +213,12 @@ pub trait Backend: Send + Sync {
     /// What this volume can do, in the order of the wire. Differs from what its kind can do only
     /// where that depends on the file system under it; cheap, does not wait.
     fn capabilities(&self) -> Vec<Capability> {
-        self.kind().capabilities().to_vec()
+        let mut all = self.kind().capabilities().to_vec();
+        let shares = || self.root().is_some_and(|root| root.abilities().reflink);
+        if !all.contains(&Capability::Snapshot) && shares() {
+            all.push(Capability::Snapshot);
+        }
+        all
     }
 
     /// What was asked of the storage system's own interface, for those that have one.
@@ -317,7 +323,9 @@ pub trait Backend: Send + Sync {
         vfid: VFolderId,
         control: Arc<Control>,
     ) -> Result<(), VolumeError> {
-        self.tree().await?.delete_folder(vfid, control).await
+        let tree = self.tree().await?;
+        tree.delete_folder(vfid, Arc::clone(&control)).await?;
+        tree.delete_snapshots(vfid, control).await
     }
 
     /// Copies a vfolder. See [`crate::Volume::clone_folder`].
@@ -514,8 +522,20 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// [`VolumeError::Unsupported`], [`VolumeError::VFolderNotFound`].
-    async fn snapshots(&self, _vfid: VFolderId) -> Result<Vec<Snapshot>, VolumeError> {
-        Err(VolumeError::Unsupported)
+    async fn snapshots(&self, vfid: VFolderId) -> Result<Vec<Snapshot>, VolumeError> {
+        self.tree().await?.snapshots(vfid).await
+    }
+
+    /// The vfolders that may have snapshots.
+    ///
+    /// # Errors
+    /// Those of the system.
+    async fn folders_with_snapshots(&self) -> Result<Vec<VFolderId>, VolumeError> {
+        let tree = self.tree().await?;
+        if self.kind().capabilities().contains(&Capability::Snapshot) {
+            return tree.folders().await;
+        }
+        tree.folders_kept().await
     }
 
     /// Keeps the present state of a vfolder under a name, durably. The same name again is an
@@ -526,12 +546,13 @@ pub trait Backend: Send + Sync {
     /// [`VolumeError::VFolderNotFound`].
     async fn create_snapshot(
         &self,
-        _vfid: VFolderId,
-        _name: SnapshotName,
-        _expires: Option<Stamp>,
-        _control: Arc<Control>,
+        vfid: VFolderId,
+        name: SnapshotName,
+        expires: Option<Stamp>,
+        control: Arc<Control>,
     ) -> Result<Snapshot, VolumeError> {
-        Err(VolumeError::Unsupported)
+        let tree = self.tree().await?;
+        tree.create_snapshot(vfid, name, expires, control).await
     }
 
     /// Removes a snapshot. A missing one is no error.
@@ -540,11 +561,12 @@ pub trait Backend: Send + Sync {
     /// [`VolumeError::Unsupported`], and those of the storage system.
     async fn delete_snapshot(
         &self,
-        _vfid: VFolderId,
-        _name: SnapshotName,
-        _control: Arc<Control>,
+        vfid: VFolderId,
+        name: SnapshotName,
+        control: Arc<Control>,
     ) -> Result<(), VolumeError> {
-        Err(VolumeError::Unsupported)
+        let tree = self.tree().await?;
+        tree.delete_snapshot(vfid, name, control).await
     }
 
     /// Brings a snapshot back. Interrupted anywhere, it can be run again with the same `task`;
@@ -555,13 +577,22 @@ pub trait Backend: Send + Sync {
     /// there, [`VolumeError::Unsupported`], and those of [`Self::clone_folder`].
     async fn restore_snapshot(
         &self,
-        _vfid: VFolderId,
-        _name: SnapshotName,
-        _to: Restore,
-        _task: TaskId,
-        _control: Arc<Control>,
+        vfid: VFolderId,
+        name: SnapshotName,
+        to: Restore,
+        task: TaskId,
+        control: Arc<Control>,
     ) -> Result<Cloned, VolumeError> {
-        Err(VolumeError::Unsupported)
+        let free_bytes = self.fs_usage().await?.free_bytes();
+        let job = restore::Job {
+            vfid,
+            places: vec![kept::place(vfid, &name)],
+            name,
+            to,
+            task,
+            free_bytes,
+        };
+        self.tree().await?.restore(job, control).await
     }
 
     /// Removes what interrupted uploads, clones and deletions left, if older than `age`.

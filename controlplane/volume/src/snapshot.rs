@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::stamp::Stamp;
 
@@ -84,9 +85,83 @@ pub struct Snapshot {
     pub used_bytes: Option<u64>,
 }
 
+/// Which snapshots of a vfolder stay. One that has expired never does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// So many of the newest stay; `None` for all.
+    pub count_max: Option<usize>,
+    /// Older ones go; `None` for none.
+    pub age_max: Option<Duration>,
+}
+
+/// What retention did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retained {
+    /// Snapshots that stay.
+    pub kept: u64,
+    /// Snapshots that are gone.
+    pub removed: u64,
+    /// What could not be looked at or removed, a text each.
+    pub failed: Vec<String>,
+}
+
+impl Retention {
+    /// Those of `kept`, oldest first, that have to go.
+    pub fn stale(&self, kept: &[Snapshot], now: Stamp) -> Vec<SnapshotName> {
+        let age_ns = |age: Duration| i128::try_from(age.as_nanos()).unwrap_or(i128::MAX);
+        let too_old = |snapshot: &Snapshot| {
+            let oldest = self
+                .age_max
+                .map(|age| now.unix_ns.saturating_sub(age_ns(age)));
+            oldest.is_some_and(|oldest| snapshot.created.unix_ns < oldest)
+        };
+        let expired = |snapshot: &Snapshot| snapshot.expires.is_some_and(|at| at <= now);
+        let (gone, left): (Vec<&Snapshot>, Vec<&Snapshot>) = kept
+            .iter()
+            .partition(|snapshot| expired(snapshot) || too_old(snapshot));
+        let surplus = self
+            .count_max
+            .map_or(0, |max| left.len().saturating_sub(max));
+        let stale = gone.into_iter().chain(left.into_iter().take(surplus));
+        stale.map(|snapshot| snapshot.name.clone()).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn the_oldest_go_first_and_the_expired_in_any_case() {
+        let at = |s: i128| Stamp {
+            unix_ns: s * 1_000_000_000,
+        };
+        let kept: Vec<_> = [(10, None), (20, Some(95)), (30, None), (90, Some(200))]
+            .into_iter()
+            .map(|(created, expires)| Snapshot {
+                name: SnapshotName::parse(&format!("s{created}")).unwrap(),
+                created: at(created),
+                expires: expires.map(at),
+                unit: Unit::VFolder,
+                used_bytes: None,
+            })
+            .collect();
+        for (count_max, age_s, want) in [
+            (None, None, vec!["s20"]),
+            (Some(3), None, vec!["s20"]),
+            (Some(2), None, vec!["s20", "s10"]),
+            (Some(0), None, vec!["s20", "s10", "s30", "s90"]),
+            (None, Some(75), vec!["s10", "s20"]),
+            (Some(1), Some(75), vec!["s10", "s20", "s30"]),
+        ] {
+            let age_max = age_s.map(Duration::from_secs);
+            let policy = Retention { count_max, age_max };
+            let stale = policy.stale(&kept, at(100));
+            let stale: Vec<_> = stale.iter().map(SnapshotName::as_str).collect();
+            assert_eq!(stale, want, "{policy:?}");
+        }
+    }
 
     #[test]
     fn names_are_those_that_every_storage_system_takes() {

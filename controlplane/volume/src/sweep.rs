@@ -109,7 +109,7 @@ fn uploads(
     Ok(())
 }
 
-fn scopes(root: &VolumeRoot) -> Result<Vec<QuotaScopeId>, VolumeError> {
+pub(crate) fn scopes(root: &VolumeRoot) -> Result<Vec<QuotaScopeId>, VolumeError> {
     let mut found = Vec::new();
     for entry in root.open_scope(None)?.entries() {
         let name = entry?.name;

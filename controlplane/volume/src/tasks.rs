@@ -27,6 +27,8 @@ use crate::control::{Control, Progress};
 use crate::error::VolumeError;
 use crate::volumes::Volumes;
 
+pub mod snapshots;
+
 /// How often a running task tells how far it is.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 
@@ -86,6 +88,10 @@ pub fn handlers(volumes: &Arc<Volumes>) -> Vec<Arc<dyn Handler>> {
         Arc::new(DeleteFilesHandler {
             volumes: Arc::clone(volumes),
         }),
+        Arc::new(snapshots::Handler::new(volumes, snapshots::CREATE)),
+        Arc::new(snapshots::Handler::new(volumes, snapshots::DELETE)),
+        Arc::new(snapshots::Handler::new(volumes, snapshots::RESTORE)),
+        Arc::new(snapshots::Handler::new(volumes, snapshots::RETAIN)),
     ]
 }
 

@@ -28,9 +28,11 @@ use crate::folder::Job;
 use crate::limits::Limits;
 use crate::listing::{Listing, Reader};
 use crate::paging::{Page, PageWish};
+use crate::snapshot::{Snapshot, SnapshotName};
+use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
 use crate::usage::{Sums, Tally};
-use crate::{deleting, folder, moving, paging, restore, sweep};
+use crate::{deleting, folder, kept, moving, paging, restore, sweep};
 
 /// Mode of a directory that a user makes, before the umask.
 const DIR_MODE: u32 = 0o755;
@@ -50,6 +52,8 @@ pub struct Tree {
     lanes: Arc<Bulkhead>,
     limits: Limits,
     cloning: Arc<Mutex<HashSet<VFolderId>>>,
+    /// Folders whose snapshots are made or removed now.
+    keeping: Arc<Mutex<HashSet<VFolderId>>>,
 }
 
 /// Tree work on an open volume.
@@ -70,6 +74,7 @@ impl Tree {
             lanes,
             limits,
             cloning: Arc::default(),
+            keeping: Arc::default(),
         }
     }
 
@@ -232,6 +237,94 @@ impl Tree {
         self.long(control, move |root, limits, control| {
             let _claim = claim;
             folder::clone(root, job, limits, control)
+        })
+        .await
+    }
+
+    /// Whether states of folders can be kept here without copying their content.
+    pub(crate) fn keeps_states(&self) -> bool {
+        self.root.abilities().reflink
+    }
+
+    /// See [`crate::Backend::snapshots`].
+    ///
+    /// # Errors
+    /// See there.
+    pub(crate) async fn snapshots(&self, vfid: VFolderId) -> Result<Vec<Snapshot>, VolumeError> {
+        if !self.keeps_states() {
+            return Err(VolumeError::Unsupported);
+        }
+        self.on_volume(move |root| kept::list(root, vfid)).await
+    }
+
+    /// See [`crate::Backend::create_snapshot`].
+    ///
+    /// # Errors
+    /// See there; [`VolumeError::Busy`] while another one of the folder is made.
+    pub(crate) async fn create_snapshot(
+        &self,
+        vfid: VFolderId,
+        name: SnapshotName,
+        expires: Option<Stamp>,
+        control: Arc<Control>,
+    ) -> Result<Snapshot, VolumeError> {
+        let claim = Claim::on(&self.keeping, vfid).ok_or(VolumeError::Busy)?;
+        self.long(control, move |root, limits, control| {
+            let _claim = claim;
+            kept::create(root, vfid, name, expires, limits, control)
+        })
+        .await
+    }
+
+    /// See [`crate::Backend::delete_snapshot`].
+    ///
+    /// # Errors
+    /// See there; [`VolumeError::Busy`] while one of the folder is made.
+    pub(crate) async fn delete_snapshot(
+        &self,
+        vfid: VFolderId,
+        name: SnapshotName,
+        control: Arc<Control>,
+    ) -> Result<(), VolumeError> {
+        let claim = Claim::on(&self.keeping, vfid).ok_or(VolumeError::Busy)?;
+        self.long(control, move |root, limits, control| {
+            let _claim = claim;
+            kept::delete(root, vfid, &name, limits, control)
+        })
+        .await
+    }
+
+    /// Removes what is kept of a folder that was deleted.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) async fn delete_snapshots(
+        &self,
+        vfid: VFolderId,
+        control: Arc<Control>,
+    ) -> Result<(), VolumeError> {
+        self.long(control, move |root, limits, control| {
+            kept::delete_all(root, vfid, limits, control)
+        })
+        .await
+    }
+
+    /// The folders with states that are kept beside them.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) async fn folders_kept(&self) -> Result<Vec<VFolderId>, VolumeError> {
+        self.long(Arc::default(), |root, _, _| kept::folders(root))
+            .await
+    }
+
+    /// All folders of the volume.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) async fn folders(&self) -> Result<Vec<VFolderId>, VolumeError> {
+        self.long(Arc::default(), |root, _, _| {
+            Ok(root.vfolders().collect::<Result<_, _>>()?)
         })
         .await
     }

@@ -21,7 +21,7 @@ use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::listing::Listing;
 use crate::paging::{Page, PageWish};
-use crate::snapshot::{Snapshot, SnapshotName};
+use crate::snapshot::{Retained, Retention, Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
 use crate::vendor::VendorStats;
@@ -494,6 +494,54 @@ impl Volume {
         control: Arc<Control>,
     ) -> Result<(), VolumeError> {
         self.backend.delete_snapshot(vfid, name, control).await
+    }
+
+    /// Removes the snapshots that a policy does not keep, of one vfolder or of all.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unsupported`], [`VolumeError::Cancelled`], and those of looking for
+    /// snapshots. What can not be removed is counted in the result.
+    pub async fn retain_snapshots(
+        &self,
+        vfid: Option<VFolderId>,
+        policy: Retention,
+        control: Arc<Control>,
+    ) -> Result<Retained, VolumeError> {
+        if !self.capabilities().contains(&Capability::Snapshot) {
+            return Err(VolumeError::Unsupported);
+        }
+        let folders = match vfid {
+            Some(vfid) => vec![vfid],
+            None => self.backend.folders_with_snapshots().await?,
+        };
+        let mut retained = Retained::default();
+        for vfid in folders {
+            control.check()?;
+            let kept = match self.backend.snapshots(vfid).await {
+                Ok(kept) => kept,
+                // It was deleted meanwhile, and its snapshots with it.
+                Err(VolumeError::VFolderNotFound(_)) => continue,
+                Err(error) => {
+                    retained.failed.push(format!("{vfid}: {error}"));
+                    continue;
+                }
+            };
+            let stale = policy.stale(&kept, Stamp::now());
+            retained.kept += (kept.len() - stale.len()) as u64;
+            for name in stale {
+                let reins = Arc::clone(&control);
+                match self
+                    .backend
+                    .delete_snapshot(vfid, name.clone(), reins)
+                    .await
+                {
+                    Ok(()) => retained.removed += 1,
+                    Err(VolumeError::Cancelled) => return Err(VolumeError::Cancelled),
+                    Err(error) => retained.failed.push(format!("{vfid} {name}: {error}")),
+                }
+            }
+        }
+        Ok(retained)
     }
 
     /// Brings a snapshot back, in place or as a new vfolder whose scope is made if missing.

@@ -124,7 +124,7 @@ pub(super) async fn delete_files(
 }
 
 /// Tasks of one volume compete for it, so its name is the key.
-async fn submit(
+pub(super) async fn submit(
     asking: Asking<'_>,
     name: &str,
     body: &impl Serialize,

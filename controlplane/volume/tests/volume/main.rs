@@ -17,6 +17,7 @@ mod moves;
 mod pages;
 mod registry;
 mod scene;
+mod snapshots;
 mod sweeps;
 mod tasks;
 mod trees;

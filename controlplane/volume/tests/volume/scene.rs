@@ -38,7 +38,11 @@ impl Scene {
     }
 
     pub fn with(limits: Limits) -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::within(std::env::temp_dir(), limits)
+    }
+
+    pub fn within(place: PathBuf, limits: Limits) -> Self {
+        let home = tempfile::tempdir_in(place).unwrap();
         let mount = home.path().join("mount");
         std::fs::create_dir(&mount).unwrap();
         let volumes = Arc::new(Volumes::new(vec![spec("v1", &mount)], &limits).unwrap());

@@ -211,6 +211,25 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("\"1h\""),
     Key::used(
+        "server.snapshots.retain-interval",
+        Duration(60, 30 * DAY_S),
+        "How often snapshots that have expired, and those that the next two keys do not keep, are \
+         looked for and removed.",
+    )
+    .default("\"1h\""),
+    Key::used(
+        "server.snapshots.count-max",
+        Int(0, 1_000_000),
+        "Snapshots of one vfolder that stay, the newest; 0 for all.",
+    )
+    .default("0"),
+    Key::used(
+        "server.snapshots.age-max",
+        Duration(0, 3660 * DAY_S),
+        "How old a snapshot may become; 0 for any age.",
+    )
+    .default("0"),
+    Key::used(
         "server.tls.min-version",
         Choice(&["1.2", "1.3"]),
         "Oldest TLS version that is spoken.",
