@@ -111,14 +111,14 @@ pub async fn run(
     background.spawn(keeper::serve(calls, Arc::clone(&sessions), ending));
     background.spawn(show_counters(&api, watched, &settings, &volumes));
     let known = || (Arc::clone(&settings), Arc::clone(&volumes));
+    let (configured, opened) = known();
     background.spawn(snapshot::follow(
-        known().0,
-        known().1,
+        configured,
+        opened,
         entries,
         Arc::clone(&look),
     ));
-    background.spawn(collect::run(known().0, known().1, sessions));
-    background.spawn(collect::snapshots(known().0, known().1, runner.clone()));
+    background.spawn(collect::run(known(), sessions, runner.clone()));
     background.spawn(notify::watchdog());
 
     let manager = (

@@ -3,6 +3,8 @@
 //!
 //! Source: `docs/semantics.md#snapshots`.
 
+#![allow(clippy::print_stdout)]
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -17,7 +17,16 @@ use crate::settings::Settings;
 const BATCH: usize = 256;
 
 /// Collects once at the start and then at every interval, for ever.
-pub async fn run(settings: Arc<Settings>, volumes: Arc<Volumes>, sessions: Arc<dyn Sessions>) {
+pub async fn run(
+    (settings, volumes): (Arc<Settings>, Arc<Volumes>),
+    sessions: Arc<dyn Sessions>,
+    runner: Runner,
+) {
+    let kept = snapshots(Arc::clone(&settings), Arc::clone(&volumes), runner);
+    tokio::join!(kept, uploads(settings, volumes, sessions));
+}
+
+async fn uploads(settings: Arc<Settings>, volumes: Arc<Volumes>, sessions: Arc<dyn Sessions>) {
     let mut ticks = tokio::time::interval(settings.collect_interval);
     loop {
         ticks.tick().await;
@@ -45,7 +54,7 @@ pub async fn run(settings: Arc<Settings>, volumes: Arc<Volumes>, sessions: Arc<d
 
 /// Has snapshots looked through at every interval, by a background task for each volume that has
 /// any, for ever. A task that still runs is not given another one behind it.
-pub async fn snapshots(settings: Arc<Settings>, volumes: Arc<Volumes>, runner: Runner) {
+async fn snapshots(settings: Arc<Settings>, volumes: Arc<Volumes>, runner: Runner) {
     let mut ticks = tokio::time::interval(settings.retain_interval);
     let mut begun: HashMap<String, TaskId> = HashMap::new();
     loop {

@@ -7,7 +7,7 @@
 //!
 //! Laws
 //! - A snapshot appears under its name as a whole; one that is removed loses its name first.
-//!   `<name>_new` and `<name>_gone` are leftovers of interrupted work: no snapshot's name has a `_`.
+//!   `<name>_new` and `<name>_gone` are leftovers of interrupted work: a name has no `_`.
 //! - Where extents can not be shared nothing is kept: a full copy is not what was asked for.
 //! - The state is that of each file when it is copied, as with any copy of a folder in use.
 
