@@ -111,13 +111,7 @@ pub async fn run(
     background.spawn(keeper::serve(calls, Arc::clone(&sessions), ending));
     background.spawn(show_counters(&api, watched, &settings, &volumes));
     let known = || (Arc::clone(&settings), Arc::clone(&volumes));
-    let (configured, opened) = known();
-    background.spawn(snapshot::follow(
-        configured,
-        opened,
-        entries,
-        Arc::clone(&look),
-    ));
+    background.spawn(snapshot::follow(known(), entries, Arc::clone(&look)));
     background.spawn(collect::run(known(), sessions, runner.clone()));
     background.spawn(notify::watchdog());
 

@@ -60,8 +60,7 @@ fn is_in_memory(volume: &Volume) -> bool {
 ///
 /// `look` hurries it: whoever has mounted something does not want to wait.
 pub async fn follow(
-    settings: Arc<Settings>,
-    volumes: Arc<Volumes>,
+    (settings, volumes): (Arc<Settings>, Arc<Volumes>),
     entries: Arc<ArcSwap<Snapshot>>,
     look: Arc<Notify>,
 ) {

@@ -14,7 +14,7 @@ use proxy_state::{Outcome, TaskContext, TaskError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{copied_text, left_out, read, removed_text, watched};
+use super::{copied, left_out, read, removed, watched};
 use crate::backend::Restore;
 use crate::control::Control;
 use crate::error::VolumeError;
@@ -98,7 +98,7 @@ impl Handler {
                 .retain_snapshots(keep.vfolder_id, policy, reins)
                 .await
         };
-        match watched(ctx, &control, removed_text, work).await {
+        match watched(ctx, &control, removed, work).await {
             Ok(retained) => Ok(told(retained)),
             Err(error) => Err(failed(error)),
         }
@@ -117,7 +117,7 @@ impl Handler {
                 .create_snapshot(one.vfolder_id, name, expires, reins)
                 .await
         };
-        match watched(ctx, &control, copied_text, work).await {
+        match watched(ctx, &control, copied, work).await {
             Ok(_) => Ok(Outcome::Done),
             Err(VolumeError::SnapshotExists(_)) if 1 < ctx.attempt() => Ok(Outcome::Done),
             Err(error) => Err(error),
@@ -132,7 +132,7 @@ impl Handler {
             let reins = Arc::clone(&control);
             volume.delete_snapshot(one.vfolder_id, name, reins).await
         };
-        watched(ctx, &control, removed_text, work).await?;
+        watched(ctx, &control, removed, work).await?;
         Ok(Outcome::Done)
     }
 
@@ -147,7 +147,7 @@ impl Handler {
                 .restore_snapshot(one.vfolder_id, name, to, ctx.task(), reins)
                 .await
         };
-        let restored = watched(ctx, &control, copied_text, work).await?;
+        let restored = watched(ctx, &control, copied, work).await?;
         Ok(left_out(&restored))
     }
 }
