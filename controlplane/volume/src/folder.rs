@@ -170,6 +170,49 @@ fn announce(trees: &[Detached], limits: &Limits, control: &Control) -> Result<()
     Ok(())
 }
 
+/// As [`delete`], by moving the tree into the directory `place` of the volume, whose entries the
+/// storage system removes. Where there is none, or it does not take the tree, that is done here.
+///
+/// # Errors
+/// As [`delete`].
+pub(crate) fn delete_into(
+    root: &VolumeRoot,
+    vfid: VFolderId,
+    place: &'static str,
+    limits: &Limits,
+    control: &Control,
+) -> Result<(), VolumeError> {
+    control.check()?;
+    let opened = root
+        .open_scope(None)
+        .and_then(|volume| volume.open_dir(place.as_ref()));
+    let place = match opened {
+        Ok(dir) => dir,
+        Err(error) => {
+            tracing::warn!(place, %error, "no such directory: trees are removed here");
+            return delete(root, vfid, limits, control);
+        }
+    };
+    let detached = root.detach_vfolder(&vfid).map_err(of(vfid))?;
+    root.prune_parents(&vfid);
+    let end = detached.map(|tree| mark_end(&tree.dir)).transpose()?;
+    if let Some(end) = end {
+        remove_marks(root, vfid, &end)?;
+    }
+    let prefix = format!("{TRASH}{}-", vfid.folder.simple());
+    for name in names_in_scope(root, vfid)? {
+        if !name.as_encoded_bytes().starts_with(prefix.as_bytes()) {
+            continue;
+        }
+        let scope = root.open_scope(vfid.scope.as_ref())?;
+        if let Err(error) = scope.rename(&name, &place, &name) {
+            tracing::warn!(%vfid, %error, "the storage system does not take a tree to be removed");
+        }
+    }
+    // What was not taken.
+    delete(root, vfid, limits, control)
+}
+
 /// Whether the scope holds a detached tree of this folder: cheaper than opening all scopes.
 fn has_trash(root: &VolumeRoot, vfid: VFolderId) -> Result<bool, VolumeError> {
     let prefix = format!("{TRASH}{}-", vfid.folder.simple());

@@ -20,6 +20,7 @@ use crate::netapp::{self, NetApp};
 use crate::noop::Noop;
 use crate::onefs::{self, OneFs};
 use crate::privilege::{OwnRight, QuotaPrivilege};
+use crate::purestorage::{self, PureStorage};
 use crate::tree::LAYOUT_CURRENT;
 use crate::vast::{self, Vast};
 use crate::vendor::options::BackendOption;
@@ -94,6 +95,7 @@ fn build(
         Kind::Weka => Arc::new(Weka::new(spec, limits)?),
         Kind::Vast => Arc::new(Vast::new(spec, limits)?),
         Kind::NetApp => Arc::new(NetApp::new(spec, spec.path.clone(), limits)?),
+        Kind::PureStorage => Arc::new(PureStorage::new(spec, spec.path.clone(), limits)?),
         _ => {
             return Err(SpecError::UnknownBackend {
                 volume: spec.name.clone(),
@@ -112,6 +114,7 @@ pub fn options_of(kind: Kind) -> Vec<&'static BackendOption> {
         Kind::NetApp => &[netapp::OPTIONS, REST_OPTIONS],
         Kind::Xfs => &[xfs::OPTIONS],
         Kind::CephFs => &[cephfs::OPTIONS],
+        Kind::PureStorage => &[purestorage::OPTIONS, REST_OPTIONS],
         _ => &[],
     };
     tables.iter().copied().flatten().collect()

@@ -22,7 +22,7 @@ pub static BACKENDS: [(&str, BackendState); 14] = [
     ("xfs", BackendState::Ready),
     ("cephfs", BackendState::Ready),
     ("netapp", BackendState::Ready),
-    ("purestorage", BackendState::Later),
+    ("purestorage", BackendState::Ready),
     ("dellemc-onefs", BackendState::Ready),
     ("gpfs", BackendState::Later),
     ("spectrumscale", BackendState::Later),

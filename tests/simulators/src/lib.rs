@@ -26,6 +26,7 @@ pub mod fault;
 pub mod jobs;
 pub mod netapp;
 pub mod onefs;
+pub mod purestorage;
 mod server;
 pub mod vast;
 pub mod weka;
@@ -345,6 +346,7 @@ type Start = fn(&Path, u16) -> Box<dyn Running>;
 pub const TABLE: &[(&str, Start)] = &[
     (netapp::NetApp::NAME, netapp::start),
     (onefs::OneFs::NAME, onefs::start),
+    (purestorage::FlashBlade::NAME, purestorage::start),
     (vast::Vast::NAME, vast::start),
     (weka::Weka::NAME, weka::start),
 ];

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use proxy_simulators::{Simulator, Vendor, netapp, onefs, vast, weka};
+use proxy_simulators::{Simulator, Vendor, netapp, onefs, purestorage, vast, weka};
 
 /// The exit status by which setup.sh says that something cannot be had here.
 const UNAVAILABLE: i32 = 75;
@@ -101,4 +101,16 @@ fn vastpy_is_content() {
 #[test]
 fn wekalib_is_content() {
     prove("wekalib", weka::Weka::new, weka::USER, weka::PASSWORD);
+}
+
+#[test]
+fn purity_fb_is_content() {
+    let new = purestorage::FlashBlade::new;
+    prove("purity-fb", new, "", purestorage::API_TOKEN);
+}
+
+#[test]
+fn py_pure_client_is_content() {
+    let new = purestorage::FlashBlade::new;
+    prove("py-pure-client", new, "", purestorage::API_TOKEN);
 }

@@ -1,6 +1,6 @@
 //! The vendors: a simulator each, with usual credentials.
 
-use proxy_simulators::{Simulator, netapp, onefs, vast, weka};
+use proxy_simulators::{Simulator, netapp, onefs, purestorage, vast, weka};
 use serde_json::{Value, json};
 
 use crate::bed::Bed;
@@ -143,10 +143,50 @@ pub fn weka() -> Bed {
     }
 }
 
+pub fn purestorage_options(
+    sim: &Simulator<purestorage::FlashBlade>,
+    version: &str,
+) -> serde_json::Map<String, Value> {
+    options(json!({
+        "purity_endpoint": sim.url(),
+        "purity_api_token": purestorage::API_TOKEN,
+        "purity_api_version": version,
+        "purity_fs_name": purestorage::FILE_SYSTEM,
+        "purity_ca_file": sim.ca_file(),
+        "api_calls_per_second": 1000,
+    }))
+}
+
+fn purestorage_of(version: &str) -> Bed {
+    let home = home();
+    let sim = purestorage::FlashBlade::new(&home.path().join("mount"));
+    let sim = Simulator::start(sim, home.path());
+    Bed {
+        backend: "purestorage",
+        options: purestorage_options(&sim, version),
+        sim: Box::new(sim),
+        home,
+        endpoint: "purity_endpoint",
+        ca_option: "purity_ca_file",
+        secret_option: "purity_api_token",
+        // A scope is made without the array.
+        steps: &[],
+    }
+}
+
+pub fn purestorage() -> Bed {
+    purestorage_of("2.12")
+}
+
+pub fn purestorage_1() -> Bed {
+    purestorage_of("1.8")
+}
+
 /// How a bed of a backend is made.
 pub fn of(backend: &str) -> fn() -> Bed {
     match backend {
         "netapp" => netapp,
+        "purestorage" => purestorage,
         "dellemc-onefs" => onefs,
         "vast" => vast,
         "weka" => weka,

@@ -14,6 +14,7 @@ mod beds;
 mod faults;
 mod netapp;
 mod pages;
+mod purestorage;
 mod scopes;
 mod trees;
 
@@ -87,4 +88,14 @@ fn vast_passes_the_table() {
 #[test]
 fn weka_passes_the_table() {
     run(beds::weka);
+}
+
+#[test]
+fn purestorage_passes_the_table() {
+    run(beds::purestorage);
+}
+
+#[test]
+fn purestorage_passes_the_table_by_its_first_interface() {
+    run(beds::purestorage_1);
 }
