@@ -13,10 +13,13 @@ mod bed;
 mod beds;
 mod faults;
 mod netapp;
+mod onefs;
 mod pages;
 mod purestorage;
 mod scopes;
 mod trees;
+mod vast;
+mod weka;
 
 use std::panic::AssertUnwindSafe;
 
