@@ -9,18 +9,28 @@
 //! - The note is a hint. What the vendor says of the object's path counts.
 //! - A scope whose limit could not be set is not left behind: nobody writes there without one.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
+use proxy_anchor::{FileKind, Quota};
 use proxy_core::id::{QuotaScopeId, SessionId};
 use rustix::io::Errno;
+use tokio::time::{Instant, timeout};
 
 use crate::backend::ScopeQuota;
+use crate::entries::{for_each, kind_of};
 use crate::error::VolumeError;
 use crate::tree::Tree;
 
 /// Longest note that is read; ids of vendors are much shorter.
 const NOTE_BYTES_MAX: usize = 256;
+/// How long the vendor's numbers are good enough to let an upload begin.
+const LATELY: Duration = Duration::from_secs(10);
+/// How long an upload waits for them.
+const ASK_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A vendor's object that limits a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -186,6 +196,86 @@ pub(crate) async fn unset<L: Limiter>(
         }
     })
     .await
+}
+
+/// See [`crate::Backend::delete_scope`].
+///
+/// # Errors
+/// See there, and those of the vendor.
+pub(crate) async fn delete<L: Limiter>(
+    tree: &Tree,
+    limiter: &L,
+    scope: QuotaScopeId,
+) -> Result<(), VolumeError> {
+    if !tree.scope_exists(scope).await? {
+        return Ok(());
+    }
+    // Before the limit is lifted: a scope that stays keeps it.
+    tree.on_volume(move |root| {
+        for_each(
+            &mut root.open_scope(Some(&scope))?,
+            |dir, entry| match kind_of(dir, entry)? {
+                FileKind::Dir => Err(VolumeError::ScopeNotEmpty(scope)),
+                _ => Ok(()),
+            },
+        )
+    })
+    .await?;
+    unset(tree, limiter, scope).await?;
+    tree.delete_scope(scope).await
+}
+
+/// What the vendor said of scopes lately, so that not every upload asks.
+#[derive(Default)]
+pub(crate) struct Lately(Mutex<HashMap<QuotaScopeId, (Instant, ScopeQuota)>>);
+
+impl Lately {
+    fn of(&self, scope: QuotaScopeId) -> Option<ScopeQuota> {
+        let mut known = self.0.lock();
+        known.retain(|_, (at, _)| at.elapsed() < LATELY);
+        known.get(&scope).map(|(_, quota)| *quota)
+    }
+
+    /// Refuses early what the storage system would refuse late: after the bytes were sent.
+    ///
+    /// # Errors
+    /// [`VolumeError::QuotaExceeded`]. What cannot be known now is told when bytes are written.
+    pub(crate) async fn refuse<L: Limiter>(
+        &self,
+        tree: &Tree,
+        limiter: &L,
+        scope: Option<QuotaScopeId>,
+        bytes: u64,
+    ) -> Result<(), VolumeError> {
+        let Some(scope) = scope else { return Ok(()) };
+        if self
+            .of(scope)
+            .is_some_and(|quota| over(quota, bytes).is_none())
+        {
+            return Ok(());
+        }
+        let asked = timeout(ASK_TIME_MAX, describe(tree, limiter, scope)).await;
+        let Ok(Ok(Some(quota))) = asked else {
+            return Ok(());
+        };
+        self.0.lock().insert(scope, (Instant::now(), quota));
+        match over(quota, bytes) {
+            Some(quota) => Err(VolumeError::QuotaExceeded {
+                needed_bytes: Some(bytes),
+                quota: Some(quota),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The numbers of a quota that has no room for so many bytes more.
+fn over(quota: ScopeQuota, bytes: u64) -> Option<Quota> {
+    let quota = Quota {
+        used_bytes: quota.used_bytes?,
+        limit_bytes: quota.limit_bytes?,
+    };
+    (quota.left_bytes() < bytes).then_some(quota)
 }
 
 async fn find<L: Limiter>(

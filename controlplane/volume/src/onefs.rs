@@ -16,12 +16,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use proxy_anchor::VolumeRoot;
-use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
+use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
+use proxy_core::relpath::RelPath;
 use serde_json::{Value, json};
 
-use crate::backend::{Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore, ScopeQuota};
+use crate::backend::{
+    Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Prepared, Restore, ScopeQuota,
+};
 use crate::capability::Kind;
 use crate::control::Control;
+use crate::directory_quota::Lately;
 use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::snapshot::{Snapshot, SnapshotName, Unit};
@@ -40,6 +44,7 @@ pub(crate) use platform::OPTIONS;
 /// See the module.
 pub struct OneFs {
     vfs: Vfs,
+    lately: Lately,
     platform: Platform,
 }
 
@@ -52,6 +57,7 @@ impl OneFs {
         let tables = [OPTIONS, REST_OPTIONS];
         let options = Options::of(spec, &tables)?;
         Ok(Self {
+            lately: Lately::default(),
             vfs: Vfs::new(&spec.name, spec.path.clone(), limits),
             platform: Platform::new(spec, &options)?,
         })
@@ -181,6 +187,23 @@ impl Backend for OneFs {
     async fn unset_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
         let tree = self.tree().await?;
         directory_quota::unset(&tree, &self.platform, scope).await
+    }
+
+    async fn delete_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
+        let (tree, limiter) = (self.tree().await?, &self.platform);
+        directory_quota::delete(&tree, limiter, scope).await
+    }
+
+    async fn prepare_upload(
+        &self,
+        vfid: VFolderId,
+        path: RelPath,
+        size: u64,
+        session: SessionId,
+    ) -> Result<Prepared, VolumeError> {
+        let (tree, limiter) = (self.tree().await?, &self.platform);
+        self.lately.refuse(&tree, limiter, vfid.scope, size).await?;
+        tree.prepare_upload(vfid, path, size, session).await
     }
 
     async fn delete_folder(

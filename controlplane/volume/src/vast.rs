@@ -16,12 +16,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use proxy_anchor::VolumeRoot;
-use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
+use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
+use proxy_core::relpath::RelPath;
 use serde_json::Value;
 
-use crate::backend::{Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore, ScopeQuota};
+use crate::backend::{
+    Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Prepared, Restore, ScopeQuota,
+};
 use crate::capability::Kind;
 use crate::control::Control;
+use crate::directory_quota::Lately;
 use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::snapshot::{Snapshot, SnapshotName, Unit};
@@ -59,6 +63,7 @@ const FACTS: &[&str] = &[
 /// See the module.
 pub struct Vast {
     vfs: Vfs,
+    lately: Lately,
     vms: Vms,
 }
 
@@ -71,6 +76,7 @@ impl Vast {
         let tables = [OPTIONS, REST_OPTIONS];
         let options = Options::of(spec, &tables)?;
         Ok(Self {
+            lately: Lately::default(),
             vfs: Vfs::new(&spec.name, spec.path.clone(), limits),
             vms: Vms::new(spec, &options)?,
         })
@@ -172,6 +178,23 @@ impl Backend for Vast {
     async fn unset_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
         let tree = self.tree().await?;
         directory_quota::unset(&tree, &self.vms, scope).await
+    }
+
+    async fn delete_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
+        let (tree, limiter) = (self.tree().await?, &self.vms);
+        directory_quota::delete(&tree, limiter, scope).await
+    }
+
+    async fn prepare_upload(
+        &self,
+        vfid: VFolderId,
+        path: RelPath,
+        size: u64,
+        session: SessionId,
+    ) -> Result<Prepared, VolumeError> {
+        let (tree, limiter) = (self.tree().await?, &self.vms);
+        self.lately.refuse(&tree, limiter, vfid.scope, size).await?;
+        tree.prepare_upload(vfid, path, size, session).await
     }
 
     async fn delete_folder(

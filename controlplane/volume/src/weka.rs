@@ -18,13 +18,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use proxy_anchor::VolumeRoot;
-use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
+use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
+use proxy_core::relpath::RelPath;
 use serde_json::Value;
 
-use crate::backend::{Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore, ScopeQuota};
+use crate::backend::{
+    Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Prepared, Restore, ScopeQuota,
+};
 use crate::capability::Kind;
 use crate::control::Control;
-use crate::directory_quota::{self, Found, Limiter};
+use crate::directory_quota::{self, Found, Lately, Limiter};
 use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::restore;
@@ -49,6 +52,7 @@ const SECOND_NS: i128 = 1_000_000_000;
 /// See the module.
 pub struct Weka {
     vfs: Vfs,
+    lately: Lately,
     api: Api,
 }
 
@@ -67,6 +71,7 @@ impl Weka {
         let tables = [OPTIONS, REST_OPTIONS];
         let options = Options::of(spec, &tables)?;
         Ok(Self {
+            lately: Lately::default(),
             vfs: Vfs::new(&spec.name, spec.path.clone(), limits),
             api: Api::new(spec, &options)?,
         })
@@ -245,6 +250,25 @@ impl Backend for Weka {
         let (tree, api) = (self.tree().await?, &self.api);
         let quotas = Quotas { api, tree: &tree };
         directory_quota::unset(&tree, &quotas, scope).await
+    }
+
+    async fn delete_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
+        let (tree, api) = (self.tree().await?, &self.api);
+        let limiter = &Quotas { api, tree: &tree };
+        directory_quota::delete(&tree, limiter, scope).await
+    }
+
+    async fn prepare_upload(
+        &self,
+        vfid: VFolderId,
+        path: RelPath,
+        size: u64,
+        session: SessionId,
+    ) -> Result<Prepared, VolumeError> {
+        let (tree, api) = (self.tree().await?, &self.api);
+        let limiter = &Quotas { api, tree: &tree };
+        self.lately.refuse(&tree, limiter, vfid.scope, size).await?;
+        tree.prepare_upload(vfid, path, size, session).await
     }
 
     async fn delete_folder(

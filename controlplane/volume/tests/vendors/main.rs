@@ -12,6 +12,7 @@
 mod bed;
 mod beds;
 mod faults;
+mod limits;
 mod netapp;
 mod onefs;
 mod pages;
