@@ -16,17 +16,6 @@ mount=$dir/cephfs
 # Daemons of this directory only, whatever number a file may name.
 running() { [ -n "${1:-}" ] && grep -qs "$dir" "/proc/$1/cmdline"; }
 pid_of() { cat "$dir/ceph/$1.pid" 2>/dev/null || true; }
-admin() { ceph -c "$dir/ceph/conf" --connect-timeout 20 "$@"; }
-
-wait_for() {
-    for _ in $(seq 300); do
-        ! "$@" >/dev/null 2>&1 || return 0
-        sleep 0.2
-    done
-    tail -n 5 "$dir"/ceph/*.log >&2 || true
-    down
-    refuse "gave up waiting for: $*"
-}
 
 free_port() {
     local port
@@ -67,40 +56,49 @@ osd crush chooseleaf type = 0
 CONF
 }
 
+# A daemon that forks can hang in it on a busy machine: then all of it is tried once more.
+cluster() {
+    local port uuid
+    mkdir -p "$dir"/ceph/{mon,mgr,mds,osd} "$mount"
+    port=$(free_port)
+    uuid=$(cat /proc/sys/kernel/random/uuid)
+    configure "$port"
+    export port uuid
+    timeout 90 bash -euxc '
+        daemon() { timeout 20 "$1" -c "$dir/ceph/conf" -i "${@:2}"; }
+        admin() { timeout 20 ceph -c "$dir/ceph/conf" "$@"; }
+        monmaptool --create --clobber --fsid "$(sed -n "s/^fsid = //p" "$dir/ceph/conf")" \
+            --addv a "[v2:127.0.0.1:$port,v1:127.0.0.1:$((port + 1))]" "$dir/ceph/monmap"
+        daemon ceph-mon a --mkfs --monmap "$dir/ceph/monmap"
+        daemon ceph-mon a
+        daemon ceph-mgr x
+        admin osd new "$uuid" 0
+        daemon ceph-osd 0 --mkfs --osd-uuid "$uuid"
+        daemon ceph-osd 0
+        daemon ceph-mds a
+        admin osd pool create meta 8
+        admin osd pool create data 8
+        admin fs new cephfs meta data
+        until admin mds stat | grep up:active; do sleep 0.2; done
+        timeout 20 ceph-fuse -c "$dir/ceph/conf" "$mount"
+        until [ "$(stat -f -c %b "$mount")" -gt 0 ]; do sleep 0.2; done
+        echo 1 >"$mount/.try" && sync "$mount/.try" && rm "$mount/.try"
+    ' >"$dir/ceph/setup" 2>&1
+}
+
 up() {
     [ "$(id -u)" = 0 ] || refuse "not root"
     [ -e /dev/fuse ] || refuse "no /dev/fuse"
     need ceph:ceph-common ceph-mon:ceph-mon ceph-mgr:ceph-mgr ceph-osd:ceph-osd \
         ceph-mds:ceph-mds ceph-fuse:ceph-fuse
-    mkdir -p "$dir"/ceph/{mon,mgr,mds,osd} "$mount"
-    local port conf=(-c "$dir/ceph/conf") uuid
-    uuid=$(cat /proc/sys/kernel/random/uuid)
-    port=$(free_port)
-    configure "$port"
-    {
-        monmaptool --create --clobber --fsid "$(sed -n 's/^fsid = //p' "$dir/ceph/conf")" \
-            --addv a "[v2:127.0.0.1:$port,v1:127.0.0.1:$((port + 1))]" "$dir/ceph/monmap"
-        ceph-mon "${conf[@]}" -i a --mkfs --monmap "$dir/ceph/monmap"
-        ceph-mon "${conf[@]}" -i a
-        ceph-mgr "${conf[@]}" -i x
-        admin osd new "$uuid" 0
-        ceph-osd "${conf[@]}" -i 0 --mkfs --osd-uuid "$uuid"
-        ceph-osd "${conf[@]}" -i 0
-        ceph-mds "${conf[@]}" -i a
-        admin osd pool create meta 8
-        admin osd pool create data 8
-        admin fs new cephfs meta data
-    } >"$dir/ceph/setup" 2>&1 || { tail -n 5 "$dir/ceph/setup" >&2; down; refuse "no cluster"; }
-    wait_for active
-    ceph-fuse "${conf[@]}" "$mount" >>"$dir/ceph/setup" 2>&1 || refuse "ceph-fuse failed"
-    wait_for writable
+    export dir mount
+    cluster || { down && cluster; } || {
+        tail -n 5 "$dir"/ceph/{*.log,setup} >&2 || true
+        down
+        refuse "the cluster did not come up"
+    }
     chmod 1777 "$mount"
     echo "$mount"
-}
-active() { admin mds stat | grep -q up:active; }
-writable() {
-    [ "$(stat -f -c %b "$mount")" -gt 0 ] && echo 1 >"$mount/.try" &&
-        sync "$mount/.try" && rm "$mount/.try"
 }
 
 down() {
@@ -111,6 +109,10 @@ down() {
         ! running "$pid" || kill "$pid"
         for _ in $(seq 50); do running "$pid" || break; sleep 0.1; done
         ! running "$pid" || kill -9 "$pid"
+    done
+    # One that hung before it wrote its number.
+    for pid in /proc/[0-9]*; do
+        ! grep -qs "$dir/ceph/conf" "$pid/cmdline" || kill -9 "${pid#/proc/}" 2>/dev/null || true
     done
     rm -rf --one-file-system -- "$dir/ceph" "$mount"
 }
