@@ -73,6 +73,19 @@ fn swapped(
         Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
         Err(errno) => return Err(errno),
     }
+    renamed(hidden, holder, trash, to, last)
+}
+
+/// As [`swapped`], where names cannot be exchanged.
+fn renamed(
+    hidden: &Hidden,
+    holder: &OwnedFd,
+    trash: &[u8],
+    to: impl AsFd,
+    last: &[u8],
+) -> std::result::Result<Option<OwnedFd>, Errno> {
+    let (to, name) = (to.as_fd(), hidden.name.as_bytes());
+    let open = || sys::open(holder, trash, sys::DIR_READ | OFlags::NOFOLLOW);
     let old = match sys::rename(to, last, holder, trash) {
         Ok(()) => Some(open()?),
         Err(Errno::NOENT) => None,
@@ -122,5 +135,31 @@ mod tests {
         let names: Vec<_> = root.detached().unwrap();
         assert_eq!(names.len(), 1, "the old one waits to be removed");
         assert!(root.unfinished_clones(&id).unwrap().is_empty());
+    }
+
+    #[test]
+    fn without_exchange_two_renames_do_and_the_first_is_undone() {
+        let home = tempfile::tempdir().unwrap();
+        let root = VolumeRoot::open(home.path()).unwrap();
+        let id = VFolderId::parse("0123456789abcdef0123456789abcdef").unwrap();
+        root.create_vfolder(&id, 0o755).unwrap();
+        let place = home.path().join(id.components().join("/"));
+        std::fs::create_dir(place.join("one")).unwrap();
+        let holder = root.holder(&id).unwrap();
+        let above = std::fs::File::open(place.parent().unwrap()).unwrap();
+        let last = id.components().pop().unwrap();
+        let swap = |hidden: &Hidden, trash: &str| {
+            renamed(hidden, &holder, trash.as_bytes(), &above, last.as_bytes())
+        };
+        let hidden = root.create_hidden(&id, 0o755).unwrap();
+        hidden.dir.mkdir("two".as_ref(), 0o755).unwrap();
+        assert!(hidden.is_hidden());
+        assert!(swap(&hidden, ".trash").unwrap().is_some());
+        assert!(place.join("two").is_dir() && !hidden.is_hidden());
+        assert!(home.path().join(".trash/one").is_dir());
+        // Its own name is gone: the second rename fails.
+        assert_eq!(swap(&hidden, ".other").err(), Some(Errno::NOENT));
+        assert!(place.join("two").is_dir(), "put back");
+        assert!(!home.path().join(".other").exists());
     }
 }
