@@ -124,9 +124,28 @@ async fn is_half_made<L: Limiter>(
     // A note is written last: with a right one, the first try was done.
     let noted = note(tree, scope, name).await?;
     if noted.is_none() {
-        return tree.scope_is_empty(scope).await;
+        return holds_only(tree, scope, name).await;
     }
     Ok(limiter.find(scope, noted).await?.is_none())
+}
+
+/// Whether a scope holds nothing, but for a note that was being written.
+async fn holds_only(
+    tree: &Tree,
+    scope: QuotaScopeId,
+    note: &'static str,
+) -> Result<bool, VolumeError> {
+    tree.on_volume(move |root| {
+        let mut dir = root.open_scope(Some(&scope))?;
+        for entry in dir.entries() {
+            let name = entry?.name;
+            if !name.as_encoded_bytes().starts_with(note.as_bytes()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+    .await
 }
 
 /// See [`crate::Backend::describe_scope`].

@@ -85,6 +85,18 @@ fn scopes_of_the_original_are_taken_over() {
 }
 
 #[test]
+fn a_note_that_was_being_written_is_no_obstacle() {
+    let own = own();
+    fs::create_dir(own.scene.scope_dir()).unwrap();
+    let path = format!("{IFS_PATH}/{}", scope().dir_name());
+    own.sim.vendor().add_quota(&path, 7);
+    fs::write(own.scene.scope_dir().join(".quota_id.half"), "AAB").unwrap();
+    own.scene.create_scope(Some(MIB)).unwrap();
+    assert_eq!(own.limit(), Some(MIB), "taken over");
+    assert!(own.note().is_some());
+}
+
+#[test]
 fn a_full_directory_is_counted_before_its_usage_is_told() {
     let own = own();
     own.sim.vendor().count_slowly(3);
