@@ -170,29 +170,21 @@ fn announce(trees: &[Detached], limits: &Limits, control: &Control) -> Result<()
     Ok(())
 }
 
-/// As [`delete`], by moving the tree into the directory `place` of the volume, whose entries the
-/// storage system removes. Where there is none, or it does not take the tree, that is done here.
+/// Takes away a tree that has lost its name: the directory of the scope, and the name in it.
+pub(crate) type Dispose<'a> = &'a dyn Fn(&Dir, &OsStr) -> Result<(), String>;
+
+/// As [`delete`], by another way of removing trees. What that leaves is removed here.
 ///
 /// # Errors
 /// As [`delete`].
-pub(crate) fn delete_into(
+pub(crate) fn delete_by(
     root: &VolumeRoot,
     vfid: VFolderId,
-    place: &'static str,
+    dispose: Dispose<'_>,
     limits: &Limits,
     control: &Control,
 ) -> Result<(), VolumeError> {
     control.check()?;
-    let opened = root
-        .open_scope(None)
-        .and_then(|volume| volume.open_dir(place.as_ref()));
-    let place = match opened {
-        Ok(dir) => dir,
-        Err(error) => {
-            tracing::warn!(place, %error, "no such directory: trees are removed here");
-            return delete(root, vfid, limits, control);
-        }
-    };
     let detached = root.detach_vfolder(&vfid).map_err(of(vfid))?;
     root.prune_parents(&vfid);
     let end = detached.map(|tree| mark_end(&tree.dir)).transpose()?;
@@ -205,12 +197,34 @@ pub(crate) fn delete_into(
             continue;
         }
         let scope = root.open_scope(vfid.scope.as_ref())?;
-        if let Err(error) = scope.rename(&name, &place, &name) {
-            tracing::warn!(%vfid, %error, "the storage system does not take a tree to be removed");
+        if let Err(why) = dispose(&scope, &name) {
+            tracing::warn!(%vfid, why, "a tree is removed in the usual way");
         }
     }
     // What was not taken.
     delete(root, vfid, limits, control)
+}
+
+/// As [`delete`], by moving the tree into the directory `place` of the volume, whose entries the
+/// storage system removes.
+///
+/// # Errors
+/// As [`delete`].
+pub(crate) fn delete_into(
+    root: &VolumeRoot,
+    vfid: VFolderId,
+    place: &'static str,
+    limits: &Limits,
+    control: &Control,
+) -> Result<(), VolumeError> {
+    let give = |scope: &Dir, name: &OsStr| {
+        let volume = root.open_scope(None);
+        let place = volume.and_then(|volume| volume.open_dir(place.as_ref()));
+        place
+            .and_then(|place| scope.rename(name, &place, name))
+            .map_err(|error| error.to_string())
+    };
+    delete_by(root, vfid, &give, limits, control)
 }
 
 /// Whether the scope holds a detached tree of this folder: cheaper than opening all scopes.

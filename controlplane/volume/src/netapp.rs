@@ -13,22 +13,25 @@
 //! Source: ONTAP 9 REST; XCP.
 
 mod ontap;
+mod xcp;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use proxy_anchor::VolumeRoot;
+use proxy_anchor::{Dir, VolumeRoot};
 use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 use serde_json::Value;
 
-use crate::backend::{Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore, ScopeQuota};
+use crate::backend::{
+    Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore, ScopeQuota, Usage, UsedBytes,
+};
 use crate::capability::Kind;
 use crate::control::Control;
 use crate::error::VolumeError;
 use crate::limits::Limits;
-use crate::restore;
 use crate::snapshot::{Snapshot, SnapshotName, Unit};
 use crate::stamp::Stamp;
 use crate::tree::Tree;
@@ -38,7 +41,9 @@ use crate::vendor::rest::REST_OPTIONS;
 use crate::vendor::{VendorError, VendorStats};
 use crate::vfs::Vfs;
 use crate::volumes::{Spec, SpecError};
-use ontap::{NFS_WAIT, Ontap};
+use crate::{folder, restore};
+use ontap::{NFS_HOST, NFS_WAIT, Ontap, XCP};
+use xcp::Xcp;
 
 pub(crate) use ontap::OPTIONS;
 
@@ -54,6 +59,8 @@ pub struct NetApp {
     vfs: Vfs,
     ontap: Ontap,
     nfs_wait: Duration,
+    xcp: Option<Arc<Xcp>>,
+    scan_time_max: Duration,
 }
 
 impl NetApp {
@@ -68,6 +75,8 @@ impl NetApp {
             vfs: Vfs::new(&spec.name, path, limits),
             ontap: Ontap::new(spec, &options)?,
             nfs_wait: options.seconds(NFS_WAIT)?,
+            xcp: xcp_of(&options)?,
+            scan_time_max: limits.scan_time_max,
         })
     }
 
@@ -110,6 +119,31 @@ impl NetApp {
         })
     }
 
+    /// What XCP says of a vfolder; `None` where it is not used, or failed.
+    async fn counted(&self, vfid: VFolderId) -> Result<Option<(u64, u64)>, VolumeError> {
+        let tree = self.tree().await?;
+        tree.check_folder(vfid).await?;
+        let Some(xcp) = self.xcp.clone() else {
+            return Ok(None);
+        };
+        let path = match self.ontap.place().await {
+            Ok(place) => xcp.path(&place.nas_path, &vfid.components().join("/")),
+            Err(_) => return Ok(None),
+        };
+        let bound = self.scan_time_max;
+        tree.on_volume(move |_| {
+            if !xcp.is_licensed() {
+                return Ok(None);
+            }
+            let counted = xcp.usage(&path, bound, &Control::default());
+            if let Err(why) = &counted {
+                tracing::warn!(%vfid, why, "XCP failed, usage is counted in the usual way");
+            }
+            Ok(counted.ok())
+        })
+        .await
+    }
+
     async fn owned(&self, vfid: VFolderId) -> Result<Vec<(Value, Snapshot)>, VolumeError> {
         let prefix = prefix_of(vfid);
         let records = self.ontap.snapshots(&format!("{prefix}*")).await?;
@@ -121,6 +155,18 @@ impl NetApp {
         let mut ours: Vec<_> = ours.collect();
         ours.sort_by_key(|(_, snapshot)| snapshot.created);
         Ok(ours)
+    }
+}
+
+/// XCP, where it is configured.
+fn xcp_of(options: &Options<'_>) -> Result<Option<Arc<Xcp>>, SpecError> {
+    let words = options.texts(XCP);
+    if words.is_empty() {
+        return Ok(None);
+    }
+    match options.text(NFS_HOST) {
+        Some(host) => Ok(Some(Arc::new(Xcp::new(words, host)))),
+        None => Err(options.fault(NFS_HOST, format!("is missing, and {XCP} needs it"))),
     }
 }
 
@@ -239,6 +285,63 @@ impl Backend for NetApp {
 
     async fn unset_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
         Ok(self.ontap.set_limit(&scope.dir_name(), None).await?)
+    }
+
+    async fn delete_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
+        let name = scope.dir_name();
+        // The directory first: it is the one that refuses, and with it the qtree goes.
+        self.tree().await?.delete_scope(scope).await?;
+        self.ontap.delete_rule(&name).await?;
+        Ok(self.ontap.delete_qtree(&name).await?)
+    }
+
+    async fn delete_folder(
+        &self,
+        vfid: VFolderId,
+        control: Arc<Control>,
+    ) -> Result<(), VolumeError> {
+        let tree = self.tree().await?;
+        let place = match &self.xcp {
+            Some(xcp) => self.ontap.place().await.ok().zip(Some(Arc::clone(xcp))),
+            None => None,
+        };
+        let Some((place, xcp)) = place else {
+            return tree.delete_folder(vfid, control).await;
+        };
+        let work = move |root: &VolumeRoot, limits: &Limits, control: &Control| {
+            if !xcp.is_licensed() {
+                return folder::delete(root, vfid, limits, control);
+            }
+            let scope = vfid.scope.map(|scope| scope.dir_name() + "/");
+            let scope = scope.unwrap_or_default();
+            let remove = |_: &Dir, name: &OsStr| {
+                let below = format!("{scope}{}", name.to_string_lossy());
+                xcp.remove(&xcp.path(&place.nas_path, &below), control)
+            };
+            folder::delete_by(root, vfid, &remove, limits, control)
+        };
+        tree.long(control, work).await
+    }
+
+    async fn usage(&self, vfid: VFolderId) -> Result<Usage, VolumeError> {
+        match self.counted(vfid).await? {
+            Some((file_count, used_bytes)) => Ok(Usage {
+                file_count,
+                used_bytes,
+                complete: true,
+            }),
+            None => self.tree().await?.usage(vfid).await,
+        }
+    }
+
+    async fn used_bytes(&self, vfid: VFolderId) -> Result<UsedBytes, VolumeError> {
+        match self.counted(vfid).await? {
+            Some((_, used_bytes)) => Ok(UsedBytes {
+                used_bytes,
+                complete: true,
+            }),
+            None => self.tree().await?.used_bytes(vfid).await,
+        }
     }
 
     async fn fs_usage(&self) -> Result<Capacity, VolumeError> {

@@ -12,17 +12,20 @@
 //! Source: FlashBlade REST 1.x and 2.x; RapidFile Toolkit 1 and 2.
 
 mod flashblade;
+mod rapidfile;
 mod suffix;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use proxy_anchor::VolumeRoot;
+use proxy_anchor::{Dir, VolumeRoot};
 use proxy_core::id::{TaskId, VFolderId};
 use serde_json::Value;
 
-use crate::backend::{Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore};
+use crate::backend::{Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore, Usage};
 use crate::capability::Kind;
 use crate::control::Control;
 use crate::error::VolumeError;
@@ -36,7 +39,8 @@ use crate::vendor::{Cause, VendorError, VendorStats};
 use crate::vfs::Vfs;
 use crate::volumes::{Spec, SpecError};
 use crate::{folder, restore};
-use flashblade::{FAST_REMOVE, FlashBlade};
+use flashblade::{FAST_REMOVE, FlashBlade, TOOLKIT, TOOLKIT_DIR};
+use rapidfile::RapidFile;
 
 pub(crate) use flashblade::OPTIONS;
 
@@ -51,6 +55,8 @@ pub struct PureStorage {
     vfs: Vfs,
     array: FlashBlade,
     fast_remove: bool,
+    toolkit: Option<Arc<RapidFile>>,
+    scan_time_max: Duration,
 }
 
 impl PureStorage {
@@ -65,7 +71,31 @@ impl PureStorage {
             vfs: Vfs::new(&spec.name, path, limits),
             array: FlashBlade::new(spec, &options)?,
             fast_remove: options.flag(FAST_REMOVE),
+            toolkit: options
+                .flag(TOOLKIT)
+                .then(|| Arc::new(RapidFile::new(options.path(TOOLKIT_DIR)))),
+            scan_time_max: limits.scan_time_max,
         })
+    }
+
+    /// What the toolkit says of a vfolder; `None` where it is not there, or failed.
+    async fn counted(&self, vfid: VFolderId) -> Result<Option<(u64, u64)>, VolumeError> {
+        let Some(toolkit) = self.toolkit.clone() else {
+            return Ok(None);
+        };
+        let bound = self.scan_time_max;
+        let tree = self.tree().await?;
+        tree.in_folder(vfid, move |folder| {
+            if toolkit.version().is_none() {
+                return Ok(None);
+            }
+            let counted = toolkit.usage(folder.host_path(), bound, &Control::default());
+            if let Err(why) = &counted {
+                tracing::warn!(%vfid, why, "pdu failed, usage is counted in the usual way");
+            }
+            Ok(counted.ok())
+        })
+        .await
     }
 
     /// The vfolder's snapshots, with their suffixes.
@@ -180,13 +210,33 @@ impl Backend for PureStorage {
         control: Arc<Control>,
     ) -> Result<(), VolumeError> {
         let tree = self.tree().await?;
-        if !self.fast_remove {
-            return tree.delete_folder(vfid, control).await;
-        }
+        let (fast, toolkit) = (self.fast_remove, self.toolkit.clone());
         let work = move |root: &VolumeRoot, limits: &Limits, control: &Control| {
-            folder::delete_into(root, vfid, FAST_REMOVE_DIR, limits, control)
+            let toolkit = toolkit.filter(|toolkit| toolkit.version().is_some());
+            match toolkit {
+                _ if fast => folder::delete_into(root, vfid, FAST_REMOVE_DIR, limits, control),
+                None => folder::delete(root, vfid, limits, control),
+                Some(toolkit) => {
+                    let scope = vfid.scope.map(|scope| scope.dir_name()).unwrap_or_default();
+                    let remove = |_: &Dir, name: &OsStr| {
+                        toolkit.remove(&root.path().join(&scope).join(name), control)
+                    };
+                    folder::delete_by(root, vfid, &remove, limits, control)
+                }
+            }
         };
         tree.long(control, work).await
+    }
+
+    async fn usage(&self, vfid: VFolderId) -> Result<Usage, VolumeError> {
+        match self.counted(vfid).await? {
+            Some((file_count, used_bytes)) => Ok(Usage {
+                file_count,
+                used_bytes,
+                complete: true,
+            }),
+            None => self.tree().await?.usage(vfid).await,
+        }
     }
 
     async fn fs_usage(&self) -> Result<Capacity, VolumeError> {

@@ -14,6 +14,7 @@ pub(crate) mod call;
 pub(crate) mod options;
 #[allow(dead_code, reason = "what a vendor needs of it differs")]
 pub(crate) mod pace;
+pub(crate) mod program;
 #[allow(dead_code, reason = "what a vendor needs of it differs")]
 pub(crate) mod rest;
 #[cfg(test)]

@@ -97,7 +97,6 @@ const BUSY: &[&str] = &["262160", "5242925"];
 const QUOTAS_ON: &str = "5308507";
 /// The rule is made or changed, and counts after quotas were switched off and on.
 const MADE_NOT_RESIZED: &[&str] = &["5308568", "5308571", "5308567"];
-#[allow(dead_code, reason = "scopes are not removed yet")]
 const REMOVED_NOT_RESIZED: &[&str] = &["5308569", "5308572"];
 
 /// Where the volume is.
@@ -358,7 +357,6 @@ impl Ontap {
     }
 
     /// Removes a qtree with everything in it. A missing one is no error.
-    #[allow(dead_code, reason = "scopes are not removed yet")]
     pub(super) async fn delete_qtree(&self, name: &str) -> Result<(), VendorError> {
         let Some(id) = self.qtree(name).await? else {
             return Ok(());
@@ -473,7 +471,6 @@ impl Ontap {
     }
 
     /// Removes the rule of a qtree. A missing one is no error.
-    #[allow(dead_code, reason = "scopes are not removed yet")]
     pub(super) async fn delete_rule(&self, qtree: &str) -> Result<(), VendorError> {
         let Some(rule) = self.rule(qtree).await? else {
             return Ok(());

@@ -25,6 +25,8 @@ const VERSION: &str = "purity_api_version";
 const FILE_SYSTEM: &str = "purity_fs_name";
 const VERIFY: &str = "purity_verify_ssl";
 const CA_FILE: &str = "purity_ca_file";
+pub(super) const TOOLKIT: &str = "purity_rapidfile";
+pub(super) const TOOLKIT_DIR: &str = "purity_rapidfile_dir";
 pub(super) const FAST_REMOVE: &str = "purity_fast_remove";
 
 /// Options beside those of every REST interface.
@@ -64,6 +66,18 @@ pub(crate) const OPTIONS: &[BackendOption] = &[
         OptionKind::Flag,
         "false",
         "whether deleted vfolders are handed to the array by its directory `.fast-remove`",
+    ),
+    optional(
+        TOOLKIT,
+        OptionKind::Flag,
+        "true",
+        "whether the RapidFile Toolkit is used where it is installed",
+    ),
+    optional(
+        TOOLKIT_DIR,
+        OptionKind::Path,
+        "",
+        "the directory of its programs, where the system does not find them",
     ),
 ];
 

@@ -16,6 +16,7 @@ mod limits;
 mod netapp;
 mod onefs;
 mod pages;
+mod programs;
 mod purestorage;
 mod scopes;
 mod trees;

@@ -128,3 +128,20 @@ fn a_volume_that_is_not_there_is_told_by_its_name() {
     assert_eq!(error.cause, Cause::NotFound);
     assert_eq!(error.text, "no volume is called vol9");
 }
+
+#[test]
+fn a_scope_goes_with_its_rule_and_its_qtree_when_nothing_is_in_it() {
+    let own = own();
+    let names = || own.sim.vendor().names();
+    own.scene.create_scope(Some(MIB)).unwrap();
+    let (vfid, _) = own.scene.folder(1);
+    let delete = || own.scene.run(own.scene.volume.delete_scope(scope()));
+    assert_eq!(delete(), Err(VolumeError::ScopeNotEmpty(scope())));
+    assert_eq!((names().0.len(), names().1.len()), (1, 1));
+    let gone = own.scene.volume.delete_folder(vfid, crate::bed::reins());
+    own.scene.run(gone).unwrap();
+    delete().unwrap();
+    delete().unwrap();
+    assert_eq!(names(), (vec![], vec![]));
+    own.scene.create_scope(Some(MIB)).unwrap();
+}
