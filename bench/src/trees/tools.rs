@@ -129,7 +129,7 @@ pub(super) fn install(dir: &Path) -> Result<(), Problem> {
     let mut command = Command::new(cargo);
     command
         .arg("install")
-        .arg("--quiet")
+        .args(["--quiet", "--locked"])
         .arg("--root")
         .arg(dir)
         .args(CRATES);
