@@ -79,6 +79,10 @@ pub(super) static SECTIONS: &[(&str, &str)] = &[
     ),
     ("server.uploads", "Life of unfinished uploads."),
     (
+        "server.snapshots",
+        "Which snapshots of vfolders stay; every one unless a key says otherwise.",
+    ),
+    (
         "server.helper",
         "The keeper of mounts: what the process that keeps root's rights may do.",
     ),
