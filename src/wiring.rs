@@ -6,6 +6,7 @@
 mod collect;
 mod counters;
 pub mod dependencies;
+mod figures;
 mod fleet;
 mod inspect;
 mod keeper;
@@ -101,6 +102,9 @@ pub async fn run(
 
     let entries = Arc::new(ArcSwap::from_pointee(snapshot::build(&settings, &volumes)));
     let (bridge, calls) = bridge::channel(BRIDGE_CALLS_MAX);
+    fleet
+        .figures
+        .push(Box::new(counters::Queue(bridge.queue())));
     let (clients, shown) = (listeners.client, Arc::clone(&entries));
     let server = start_data_plane(&settings, clients, &certificates, shown, bridge)?;
 

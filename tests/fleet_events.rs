@@ -9,15 +9,16 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use proxy_testkit::http::Response;
+use proxy_testkit::original::python;
 use proxy_testkit::redis::{RedisServer, Reply};
 use proxy_testkit::server::VOLUME;
-use proxy_testkit::{Folder, Server, Settings, skip, wait};
+use proxy_testkit::{Folder, Server, Settings, wait};
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
@@ -134,34 +135,6 @@ fn told(redis: &RedisServer, name: &str, vfid: &str) -> usize {
     all.iter()
         .filter(|(said, body)| said == name && body["vfid"] == vfid)
         .count()
-}
-
-/// Where a release of the original is installed.
-fn python(release: &str) -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
-    let cache = cache.or_else(home).map(|cache| cache.join("storage-bench"));
-    let given = std::env::var_os("STORAGE_TEST_ORIGINALS").map(PathBuf::from);
-    let places = [
-        given.map(|dir| dir.join(format!("sp-{release}"))),
-        cache
-            .as_ref()
-            .map(|dir| dir.join(format!("original-{release}/venv"))),
-        cache
-            .filter(|_| release == RELEASES[0])
-            .map(|dir| dir.join("original/venv")),
-    ];
-    let found = places
-        .into_iter()
-        .flatten()
-        .map(|dir| dir.join("bin/python"));
-    let found = found.into_iter().find(|python| python.is_file());
-    if found.is_none() {
-        skip(format_args!(
-            "release {release} of the original is not installed"
-        ));
-    }
-    found
 }
 
 /// The original's event library, listening. Dropping it kills the process.
@@ -505,5 +478,78 @@ fn what_an_original_left_is_taken_up_by_the_program() {
     until_cached(&redis, id, "bgtask_done");
     assert!(!folder.path.exists());
     assert_eq!(told(&redis, "vfolder_deletion_success", &folder.vfid), 1);
+    server.finish();
+}
+
+/// The value of a series whose line starts so.
+fn shown(server: &Server, series: &str) -> Option<f64> {
+    let page = server.metrics();
+    let line = page.lines().find(|line| line.starts_with(series))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// Waits until a series has a value that fits.
+#[track_caller]
+fn until_shown(server: &Server, series: &str, fits: fn(f64) -> bool) {
+    wait::until(series, TASK_BOUND, || {
+        shown(server, series).filter(|value| fits(*value)).map(drop)
+    });
+}
+
+/// Not asked for by any scenario above: what operators see of it.
+#[test]
+fn the_page_of_metrics_shows_the_fleet() {
+    let Some(mut redis) = RedisServer::start() else {
+        return;
+    };
+    let server = start(&redis);
+    let links = ["statistics", "live", "stream", "bgtask", "tus"]
+        .map(|role| format!("storage_proxy_fleet_link_up{{role=\"{role}\"}}"));
+    for link in &links {
+        until_shown(&server, link, |up| up == 1.0);
+    }
+    let task = delete(&server, &filled(&server, 3, 10));
+    until_cached(&redis, &task, "bgtask_done");
+    for (series, fits) in [
+        (
+            "storage_proxy_fleet_events_total{result=\"sent\"}",
+            (|n| 1.0 < n) as fn(f64) -> bool,
+        ),
+        (
+            "storage_proxy_fleet_events_total{result=\"spooled\"}",
+            |n| 0.0 < n,
+        ),
+        (
+            "storage_proxy_fleet_events_total{result=\"replayed\"}",
+            |n| n == 0.0,
+        ),
+        (
+            "storage_proxy_fleet_events_total{result=\"dropped\"}",
+            |n| n == 0.0,
+        ),
+        ("storage_proxy_fleet_outbox_events ", |n| n == 0.0),
+        ("storage_proxy_fleet_tasks{state=\"live\"}", |n| n == 0.0),
+        ("storage_proxy_fleet_tasks{state=\"unshared\"}", |n| {
+            n == 0.0
+        }),
+        ("storage_proxy_bridge_queue ", |n| n == 0.0),
+        ("storage_proxy_fleet_servers ", |n| 0.0 < n),
+        (
+            "backendai_event_count_total{event_type=\"bgtask_done\"}",
+            |n| n == 1.0,
+        ),
+        ("backendai_event_processing_time_sec_count{", |n| n == 0.0),
+        ("backendai_event_failure_count_total{", |n| n == 0.0),
+    ] {
+        until_shown(&server, series, fits);
+    }
+    redis.kill();
+    for link in &links {
+        until_shown(&server, link, |up| up == 0.0);
+    }
+    let _ = delete(&server, &filled(&server, 3, 10));
+    until_shown(&server, "storage_proxy_fleet_outbox_events ", |n| 0.0 < n);
+    redis.restart();
+    until_shown(&server, "storage_proxy_fleet_outbox_events ", |n| n == 0.0);
     server.finish();
 }

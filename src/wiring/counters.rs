@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proxy_api::metrics::{
     Cause, DURATION_BUCKETS_S, Durations, RequestSeries, Sample, Source, row,
 };
+use proxy_server::bridge;
 use proxy_server::metrics::{self, BUCKETS_S, Metrics, Operation};
 use proxy_state::{EmbeddedStore, Runner};
 
@@ -117,6 +118,15 @@ impl Source for DataPlane {
             Sample::plain(&row::HOT_HITS, metrics.sum(|t| &t.hot_hits)),
         ]);
         samples
+    }
+}
+
+/// Calls between the planes.
+pub struct Queue(pub bridge::Queue);
+
+impl Source for Queue {
+    fn samples(&self) -> Vec<Sample> {
+        vec![Sample::plain(&row::BRIDGE_QUEUE, self.0.len() as u64)]
     }
 }
 

@@ -19,6 +19,7 @@ use proxy_state::{EmbeddedStore, EventSink, LogSink, Runner, Sessions, TaskStore
 use proxy_volume::Volumes;
 use tokio::task::JoinSet;
 
+use super::figures::{BusFigures, Heard, LinkFigures, TaskFigures};
 use super::links::{self, Links};
 use super::mounting::Ear;
 use super::stats::SharedStats;
@@ -141,16 +142,21 @@ impl Fleet {
         self.checks = checks(etcd.as_ref(), &links);
         self.share_uploads(&links, store);
         let bus = self.share_events(settings, &links);
+        let heard = Heard::default();
         self.ear = bus.clone().map(|bus| Ear {
             bus,
             etcd: etcd.clone(),
             node_id: settings.node_id.clone(),
+            heard: heard.clone(),
         });
+        self.figures.push(Box::new(heard));
+        self.figures.push(Box::new(LinkFigures(Arc::clone(&links))));
         if let Some(bus) = &bus {
             let local = Arc::clone(&self.tasks);
             self.shared_tasks = tasks::share(settings, local, links.bgtask.clone(), bus);
             if let Some(shared) = &self.shared_tasks {
                 self.tasks = Arc::new(shared.clone());
+                self.figures.push(Box::new(TaskFigures(shared.clone())));
             }
         }
         self.bus = bus.clone();
@@ -181,6 +187,7 @@ impl Fleet {
             Ok(bus) => {
                 self.events = Arc::new(bus.clone());
                 self.background.push(Box::pin(bus.clone().run()));
+                self.figures.push(Box::new(BusFigures(bus.clone())));
                 Some(bus)
             }
             Err(error) => {

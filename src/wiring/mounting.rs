@@ -18,10 +18,12 @@ use parking_lot::Mutex;
 use proxy_api::{Check, Probe};
 use proxy_fleet::etcd::{Etcd, Scope};
 use proxy_fleet::events::{EventBus, VolumeRequests};
-use proxy_fleet::frame::{DoVolumeMount, DoVolumeUnmount, FleetEvent, VolumeReply};
+use proxy_fleet::frame::{DoVolumeMount, DoVolumeUnmount, FleetEvent, RequestError, VolumeReply};
 use proxy_mount::{Client, ClientError, Task};
 use proxy_volume::{Volume, Volumes};
 use tokio::sync::Notify;
+
+use super::figures::Heard;
 
 /// Files that were downloaded last stay open for some seconds: what is in use is tried again.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
@@ -35,6 +37,8 @@ pub struct Ear {
     pub etcd: Option<Etcd>,
     /// Who answers.
     pub node_id: String,
+    /// Counts.
+    pub heard: Heard,
 }
 
 impl Ear {
@@ -83,9 +87,12 @@ impl VolumeRequests for Requests {
         let (mounting, ear) = (Arc::clone(&self.mounting), self.ear.clone());
         // One that hangs must not keep those of other paths.
         tokio::spawn(async move {
-            let prefix = ear.prefix().await;
+            let (begun, prefix) = (Instant::now(), ear.prefix().await);
             let scope = asked.quota_scope_id.clone();
             if let Some(answer) = mounting.mount(asked, prefix.as_deref()).await {
+                let is_good = answer.error.is_none();
+                ear.heard
+                    .handled("do_volume_mount", is_good, begun.elapsed());
                 let event = FleetEvent::VolumeMounted(ear.reply(scope, answer));
                 ear.bus.publish(&event, None);
             }
@@ -95,13 +102,21 @@ impl VolumeRequests for Requests {
     async fn unmount(&self, asked: DoVolumeUnmount) {
         let (mounting, ear) = (Arc::clone(&self.mounting), self.ear.clone());
         tokio::spawn(async move {
+            let begun = Instant::now();
             let (prefix, limit) = (ear.prefix().await, ear.limit().await);
             let scope = asked.quota_scope_id.clone();
             if let Some(answer) = mounting.unmount(asked, prefix.as_deref(), limit).await {
+                let is_good = answer.error.is_none();
+                let took = begun.elapsed();
+                ear.heard.handled("do_volume_unmount", is_good, took);
                 let event = FleetEvent::VolumeUnmounted(ear.reply(scope, answer));
                 ear.bus.publish(&event, None);
             }
         });
+    }
+
+    fn unreadable(&self, _: &RequestError) {
+        self.ear.heard.unreadable();
     }
 }
 

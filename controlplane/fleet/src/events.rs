@@ -79,6 +79,8 @@ pub struct BusStats {
     pub dropped: u64,
     /// Events sent although their consumers did not keep up.
     pub forced: u64,
+    /// Events put on disk.
+    pub kept: u64,
     /// Events on disk now.
     pub spooled: usize,
     /// Events in memory now.
@@ -87,6 +89,7 @@ pub struct BusStats {
 
 #[derive(Debug, Default)]
 struct Counters {
+    kept: AtomicU64,
     sent: AtomicU64,
     replayed: AtomicU64,
     retried: AtomicU64,
@@ -161,10 +164,10 @@ impl EventBus {
         let frame = Frame::of(event, request_id);
         let inner = &self.inner;
         match event.way() {
-            Way::Kept => drop(inner.outbox.put(Kept::new(&frame, None), false)),
+            Way::Kept => drop(inner.put(Kept::new(&frame, None), false)),
             Way::Last(task) => match inner.promised.lock().remove(&task) {
                 Some(number) => inner.outbox.release(number),
-                None => drop(inner.outbox.put(Kept::new(&frame, Some(task)), false)),
+                None => drop(inner.put(Kept::new(&frame, Some(task)), false)),
             },
             way @ (Way::Passing | Way::Heard | Way::Progress(_)) => {
                 let dropped = inner.passing.lock().push(frame, way);
@@ -186,6 +189,7 @@ impl EventBus {
             retried: count(&counters.retried),
             dropped: count(&counters.dropped) + outbox.dropped(),
             forced: count(&counters.forced),
+            kept: count(&counters.kept),
             spooled: outbox.len(),
             passing: self.inner.passing.lock().len(),
         }
@@ -223,6 +227,11 @@ impl EventBus {
 }
 
 impl Inner {
+    fn put(&self, kept: Kept, held: bool) -> u64 {
+        self.counters.kept.fetch_add(1, Ordering::Relaxed);
+        self.outbox.put(kept, held)
+    }
+
     fn is_idle(&self) -> bool {
         self.passing.lock().is_empty() && self.outbox.first().is_none()
     }
@@ -242,7 +251,7 @@ impl EventSink for EventBus {
         let event = FleetEvent::Work(last.clone());
         let Way::Last(task) = event.way() else { return };
         let kept = Kept::new(&Frame::of(&event, request_id), Some(task));
-        let number = self.inner.outbox.put(kept, true);
+        let number = self.inner.put(kept, true);
         if let Some(older) = self.inner.promised.lock().insert(task, number) {
             self.inner.outbox.strike(older);
         }

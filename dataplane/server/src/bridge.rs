@@ -177,7 +177,29 @@ pub fn channel(capacity: usize) -> (Bridge, mpsc::Receiver<Call>) {
     (Bridge(sender), receiver)
 }
 
+/// How many calls wait. Does not keep the bridge open.
+#[derive(Clone, Debug)]
+pub struct Queue(mpsc::WeakSender<Call>);
+
+impl Queue {
+    /// Calls that wait for the control plane.
+    pub fn len(&self) -> usize {
+        let sender = self.0.upgrade();
+        sender.map_or(0, |sender| sender.max_capacity() - sender.capacity())
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Bridge {
+    /// Its queue, to be counted.
+    pub fn queue(&self) -> Queue {
+        Queue(self.0.downgrade())
+    }
+
     /// What is known of a session.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! The program that ours replaces, started beside it: one volume, one Redis, one etcd.
 //!
 //! Where its releases are installed is in `STORAGE_TEST_ORIGINALS`, as `<there>/sp-<release>`;
-//! without that, where `storage-bench peers install original-<release>` puts them.
+//! without that, where `storage-bench peers install original-<release>` (or the peer of the
+//! benchmarks, `original`) puts them.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
@@ -21,6 +22,9 @@ use crate::wait;
 /// Python imports for seconds on a busy machine.
 const START_BOUND: Duration = Duration::from_secs(120);
 
+/// The release that `storage-bench peers install original` installs.
+const PEER: &str = "26.2.0";
+
 /// A running original. Dropping it kills the processes it started.
 #[derive(Debug)]
 pub struct Original {
@@ -35,12 +39,17 @@ pub struct Original {
 pub fn python(release: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let cache = cache.or_else(home);
     let places = [
         std::env::var_os("STORAGE_TEST_ORIGINALS")
             .map(|dir| PathBuf::from(dir).join(format!("sp-{release}"))),
         cache
-            .or_else(home)
+            .as_ref()
             .map(|dir| dir.join(format!("storage-bench/original-{release}/venv"))),
+        // Where the peer of the benchmarks is.
+        cache
+            .filter(|_| release == PEER)
+            .map(|dir| dir.join("storage-bench/original/venv")),
     ];
     let found = places
         .into_iter()

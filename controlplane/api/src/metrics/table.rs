@@ -159,7 +159,9 @@ Stable {
     OUTBOX: gauge "storage_proxy_fleet_outbox_events" [] "events",
         "Events that wait for Redis";
     FLEET_EVENTS: counter "storage_proxy_fleet_events_total" ["result"] "events",
-        "Events by what became of them: sent, spooled, dropped";
+        "Events by what became of them: sent, spooled, replayed, retried, forced, dropped";
+    FLEET_TASKS: gauge "storage_proxy_fleet_tasks" ["state"] "tasks",
+        "Tasks on record in Redis: live, unshared, unsettled, elsewhere";
     SESSIONS_DIRTY: gauge "storage_proxy_sessions_dirty" [] "sessions",
         "Upload sessions whose last changes Redis does not have yet";
     SESSIONS_DEGRADED: counter "storage_proxy_sessions_degraded_total" [] "calls",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::frame::{CHANNEL, DoVolumeMount, DoVolumeUnmount, Request, receive};
+use crate::frame::{CHANNEL, DoVolumeMount, DoVolumeUnmount, Request, RequestError, receive};
 use crate::link::{Link, subscribe};
 
 /// Messages that wait while one is acted upon.
@@ -20,6 +20,9 @@ pub trait VolumeRequests: Send + Sync {
 
     /// Unmounts, and says what became of it.
     async fn unmount(&self, asked: DoVolumeUnmount);
+
+    /// One was not understood.
+    fn unreadable(&self, error: &RequestError);
 }
 
 /// Listens for requests, for ever; subscribes again by itself. Hears its own publications too.
@@ -30,7 +33,10 @@ pub async fn listen(link: Link, requests: Arc<dyn VolumeRequests>) {
             Ok(None) => {}
             Ok(Some(Request::Mount(asked))) => requests.mount(asked).await,
             Ok(Some(Request::Unmount(asked))) => requests.unmount(asked).await,
-            Err(error) => tracing::warn!(%error, "a request on the channel is not understood"),
+            Err(error) => {
+                tracing::warn!(%error, "a request on the channel is not understood");
+                requests.unreadable(&error);
+            }
         }
     }
 }
