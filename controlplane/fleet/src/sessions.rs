@@ -5,9 +5,11 @@
 //!   store before a caller hears of it: Redis may be behind, or be lost.
 //! - What Redis says of a session and what is on record here are one truth together: all bytes of
 //!   either are durable, finished is finished, offsets never go back.
-//! - Redis away stops nobody whose session is known here: it goes on with the local store, and is
+//! - Redis away stops nobody whose session is owned here: it goes on with the local store, and is
 //!   merged when Redis is back. A session that may have moved on elsewhere is refused meanwhile: a
 //!   wrong offset is worse than none.
+//! - So the server that wrote last is asked before anybody else names an offset, and gives the
+//!   session away before anybody else writes; see `owned`.
 //! - A byte that makes an upload whole is on record nowhere before the file is in its place.
 //! - One writer per byte: the lease here comes first, then the one in Redis, which an original
 //!   server respects, too. Among our own the newest wins; an original that writes is waited for.
@@ -38,12 +40,14 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use self::held::Held;
+use self::owned::Owned;
 use self::record::{Committed, Looked, Record, Records, Taken};
-use self::talk::{Said, Talk};
+use self::talk::{Question, Said, Talk};
 use crate::link::{Link, LinkError};
 
 mod held;
 mod mend;
+mod owned;
 mod record;
 mod talk;
 
@@ -54,9 +58,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// Attempts to make one change while others make theirs.
 const ATTEMPTS_MAX: usize = 50;
 /// So long after a connection was made, others are asked what Redis may have forgotten.
-const SETTLE: Duration = Duration::from_secs(5);
-/// Sessions that are remembered to be elsewhere.
-const ELSEWHERE_MAX: usize = 100_000;
+const SETTLE: Duration = Duration::from_secs(8);
+/// How long a look waits for a server that has to be asked, and a claim.
+const ASK_WAIT: Duration = Duration::from_secs(2);
+const TAKE_WAIT: Duration = Duration::from_secs(8);
 
 /// What happened, for metrics.
 #[derive(Debug, Default)]
@@ -93,8 +98,7 @@ struct Inner {
     dirty: Mutex<HashSet<SessionId>>,
     /// Sessions that were abandoned while Redis was away.
     gone: Mutex<HashSet<SessionId>>,
-    /// Sessions that another server wrote since we did.
-    elsewhere: Mutex<HashSet<SessionId>>,
+    owned: Owned,
     /// When the connection was made, or Redis was found empty.
     since: Mutex<Instant>,
     /// What is lost with everything else that Redis knows.
@@ -137,7 +141,7 @@ impl SharedSessions {
             counters: Arc::default(),
             dirty: Mutex::default(),
             gone: Mutex::default(),
-            elsewhere: Mutex::default(),
+            owned: Owned::default(),
             since: Mutex::new(Instant::now()),
             word: Mutex::default(),
             epoch: AtomicU64::new(0),
@@ -178,6 +182,7 @@ impl Sessions for SharedSessions {
     async fn create(&self, session: Session) -> Result<(), StateError> {
         let inner = &self.inner;
         inner.local.create(session.clone()).await?;
+        inner.owned.begin(session.id);
         if inner.records.create(&session).await.is_err() {
             inner.soil(session.id);
         }
@@ -193,6 +198,7 @@ impl Sessions for SharedSessions {
         let record = match inner.records.look(id).await {
             Ok(Looked::Record(record)) => record,
             Ok(Looked::Gone) => {
+                inner.owned.forget(id);
                 inner.local.abandon(id).await?;
                 return Ok(None);
             }
@@ -207,10 +213,11 @@ impl Sessions for SharedSessions {
                 .offset()
                 .and_then(|offset| of_the_original(id, offset)),
         };
-        let is_known = local.is_some();
         let mut known = both(local, shared);
-        if inner.may_know_more(&record) {
-            let others = inner.ask(id, is_known).await?;
+        if inner.may_know_more(id, &record) {
+            let others = inner
+                .ask(id, &record, None, Instant::now() + ASK_WAIT)
+                .await?;
             known = both(known, others);
         }
         Ok(known)
@@ -228,9 +235,11 @@ impl Sessions for SharedSessions {
             finished => return Ok(finished),
         };
         let holder = granted.holder;
-        let epoch = inner.records.link.state().epoch;
+        let (epoch, mark) = (inner.records.link.state().epoch, inner.owned.mark());
         let ticket = inner.held.enter(id, want.want);
-        let shared = inner.take_over(&granted, &want, is_known, ticket).await;
+        let shared = inner
+            .take_over(&granted, &want, is_known, ticket, mark)
+            .await;
         let session = match shared {
             Ok(session) => session,
             Err(error) => {
@@ -274,7 +283,7 @@ impl Sessions for SharedSessions {
             Shared::Done(session) => Ok(recorded_of(&session)),
             Shared::Stopped(recorded) => Ok(recorded),
             Shared::Lost => Err(LeaseError::Lost),
-            Shared::Away => Ok(recorded),
+            Shared::Away => inner.alone(id, recorded),
         }
     }
 
@@ -307,7 +316,10 @@ impl Sessions for SharedSessions {
             }
             Shared::Stopped(recorded) => Ok(recorded),
             Shared::Lost => Err(LeaseError::Lost),
-            Shared::Away => inner.local.record(id, holder, extent).await,
+            Shared::Away => {
+                let recorded = inner.local.record(id, holder, extent).await?;
+                inner.alone(id, recorded)
+            }
         }
     }
 
@@ -330,7 +342,10 @@ impl Sessions for SharedSessions {
             Shared::Done(session) => Ok(inner.local.adopt(*session).await?),
             Shared::Stopped(refusal) => Err(refusal),
             Shared::Lost => Err(LeaseError::Lost),
-            Shared::Away => inner.local.change(id, holder, change).await,
+            Shared::Away => {
+                let changed = inner.local.change(id, holder, change).await?;
+                inner.alone(id, changed)
+            }
         }
     }
 
@@ -381,12 +396,14 @@ impl Sessions for SharedSessions {
     }
 
     async fn forget(&self, id: SessionId) -> Result<bool, StateError> {
+        self.inner.owned.forget(id);
         self.inner.local.forget(id).await
     }
 
     async fn abandon(&self, id: SessionId) -> Result<(), StateError> {
         let inner = &self.inner;
         let abandoned = inner.local.abandon(id).await;
+        inner.owned.forget(id);
         if inner.records.abandon(id).await.is_err() {
             inner.gone.lock().insert(id);
         }
@@ -430,10 +447,10 @@ fn of_the_original(id: SessionId, offset: u64) -> Option<Session> {
 }
 
 impl Inner {
-    /// Whether this session can go on without Redis: known here, and not moved on elsewhere.
+    /// Whether this session can go on without Redis: known here, and owned.
     fn fail_over(&self, id: SessionId, is_known: bool, why: &LinkError) -> Result<(), StateError> {
         self.counters.degraded.fetch_add(1, Ordering::Relaxed);
-        if !is_known || self.elsewhere.lock().contains(&id) {
+        if !is_known || !self.owned.is_mine(id) {
             tracing::warn!(session = %id, %why, "an upload of another server can not go on here");
             return Err(StateError::Away);
         }
@@ -452,37 +469,80 @@ impl Inner {
         self.counters.dirty.store(dirty, Ordering::Relaxed);
     }
 
-    /// What others know. Just after Redis came back, it is not said how far a session is that
-    /// nobody knows, or that another server wrote last, while not everybody can be asked.
-    async fn ask(&self, id: SessionId, is_known: bool) -> Result<Option<Session>, StateError> {
-        let asked = self.talk.ask(id).await;
-        let is_missed = asked.answered < self.counters.servers.load(Ordering::Relaxed);
-        let is_ours = is_known && !self.elsewhere.lock().contains(&id);
-        match !is_ours && is_missed && !self.is_settled() {
-            true => Err(StateError::Away),
-            false => Ok(asked.known),
+    /// What is on record here alone may be acknowledged by the owner only. To be asked when it is
+    /// on record: who takes the session from here is told of it, or it is not acknowledged.
+    fn alone<T>(&self, id: SessionId, recorded: T) -> Result<T, LeaseError> {
+        match self.owned.is_mine(id) {
+            true => Ok(recorded),
+            false => Err(LeaseError::Store(StateError::Away)),
         }
     }
 
-    /// Whether others may know more than what was read: Redis forgot it, or came back a short time
-    /// ago, or another server wrote last, who may have gone on with its own store for a moment.
-    fn may_know_more(&self, record: &Record) -> bool {
+    /// What others know, where one of them may know more than Redis. Who wrote last has to answer;
+    /// just after Redis came back everybody has, unless the owner does.
+    async fn ask(
+        &self,
+        id: SessionId,
+        record: &Record,
+        taking: Option<Uuid>,
+        deadline: Instant,
+    ) -> Result<Option<Session>, StateError> {
+        let ours = self.records.store;
+        loop {
+            let is_settled = self.is_settled();
+            let mut required: HashSet<Uuid> = record.beside.iter().copied().collect();
+            required.extend(record.last());
+            required.extend(self.owned.given_to(id));
+            if !is_settled {
+                required.extend(self.owned.present());
+            }
+            required.retain(|store| *store != ours && !self.owned.is_gone(*store));
+            let all = record.is_empty() || !is_settled;
+            let question = Question {
+                id,
+                taking,
+                required,
+                all,
+            };
+            let mut asked = self.talk.ask(question).await;
+            let is_there = |store: &Uuid| *store != ours && !self.owned.is_gone(*store);
+            asked.missed.retain(is_there);
+            let is_said = asked.missed.is_empty() && (is_settled || asked.is_complete);
+            if is_said || asked.has_owner && record.beside.is_empty() {
+                return Ok(asked.known);
+            }
+            if deadline <= Instant::now() || !self.records.link.is_up() {
+                let missed = asked.missed;
+                tracing::debug!(session = %id, ?missed, "who may know more was not heard");
+                return Err(StateError::Away);
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Whether others may know more than what was read and the store here: Redis forgot it, or came
+    /// back a short time ago, or names another server, who may have gone on alone.
+    fn may_know_more(&self, id: SessionId, record: &Record) -> bool {
         let epoch = self.records.link.state().epoch;
         let is_new = self.epoch.swap(epoch, Ordering::Relaxed) != epoch;
         if is_new || *self.word.lock() != record.word {
             *self.since.lock() = Instant::now();
         }
-        let is_ours = record.store == self.records.store.simple().to_string();
-        record.is_empty() || !is_ours || !self.is_settled()
+        let is_another = record.last().is_some_and(|last| last != self.records.store);
+        if is_another {
+            self.owned.lose(id);
+        }
+        if !record.beside.is_empty() || is_another {
+            return true;
+        }
+        let is_lost = record.is_empty() || self.owned.given_to(id).is_some();
+        !self.owned.is_mine(id) && (is_lost || !self.is_settled())
     }
 
-    /// Counts who hears us. One that was there before Redis went is still to come.
+    /// Counts who hears us.
     async fn count(&self) {
-        let servers = &self.counters.servers;
-        match (self.talk.count().await, self.is_settled()) {
-            (Some(heard), true) => servers.store(heard, Ordering::Relaxed),
-            (Some(heard), false) => drop(servers.fetch_max(heard, Ordering::Relaxed)),
-            (None, _) => {}
+        if let Some(heard) = self.talk.count().await {
+            self.counters.servers.store(heard, Ordering::Relaxed);
         }
     }
 
@@ -498,8 +558,9 @@ impl Inner {
         want: &Claim,
         is_known: bool,
         ticket: u64,
+        mark: u64,
     ) -> Result<Session, ClaimError> {
-        let id = granted.session.id;
+        let (id, begun) = (granted.session.id, Instant::now());
         let taken = self.take(id, granted.holder, want.want, ticket).await;
         let record = match taken {
             Ok(record) => record,
@@ -521,44 +582,52 @@ impl Inner {
         {
             return Err(ClaimError::OtherUpload);
         }
-        let is_ours = record.store == self.records.store.simple().to_string();
-        if !record.store.is_empty() && !is_ours {
+        let ours = self.records.store;
+        let is_ours = record.last() == Some(ours);
+        if record.last().is_some_and(|last| last != ours) {
             self.counters.takeovers.fetch_add(1, Ordering::Relaxed);
-            let by = self.talk.me;
-            self.talk.say(&Said::Taken { id, by }).await;
         }
         let mut session = match &shared {
             Some(shared) => granted.session.merged(shared),
             None => granted.session.clone(),
         };
-        if self.may_know_more(&record) {
-            let others = self.ask(id, is_known).await?;
+        if self.may_know_more(id, &record) {
+            let now = Instant::now();
+            let until = (begun + LEASE_WAIT).clamp(now + ASK_WAIT, now + TAKE_WAIT);
+            let others = self.ask(id, &record, Some(ours), until).await?;
             if let Some(other) = others.filter(|other| other.is_same_upload(&session)) {
                 session = session.merged(&other);
             }
         }
-        self.elsewhere.lock().remove(&id);
         let place = (want.session.ino, want.session.dev);
         if session != granted.session {
             session = self.local.adopt(session).await?;
         }
         (session.ino, session.dev) = place;
-        if is_ours && shared.as_ref() == Some(&session) {
-            *self.held.known(id).lock().await = Some(record);
-            return Ok(session);
-        }
-        let put = |shared: &mut Session| {
-            *shared = shared.merged(&session);
-            (shared.ino, shared.dev) = place;
-            Ok::<(), ()>(())
-        };
+        let is_alone = record.beside.is_empty();
+        let is_put = is_ours && shared.as_ref() == Some(&session);
         *self.held.known(id).lock().await = Some(record);
-        let holder = Some(granted.holder);
-        match self.share_as(id, holder, put, Some(&session)).await {
-            Shared::Lost => Err(ClaimError::Superseded),
-            Shared::Done(shared) => Ok(*shared),
-            Shared::Away | Shared::Stopped(()) => Ok(session),
+        if !is_put {
+            let put = |shared: &mut Session| {
+                *shared = shared.merged(&session);
+                (shared.ino, shared.dev) = place;
+                Ok::<(), ()>(())
+            };
+            let holder = Some(granted.holder);
+            match self.share_as(id, holder, put, Some(&session)).await {
+                Shared::Lost => return Err(ClaimError::Superseded),
+                Shared::Done(shared) => session = *shared,
+                // Nobody knows that it is written here.
+                Shared::Away if !self.owned.is_mine(id) => {
+                    return Err(ClaimError::Store(StateError::Away));
+                }
+                Shared::Away | Shared::Stopped(()) => return Ok(session),
+            }
         }
+        if is_alone {
+            self.owned.gain(id, mark);
+        }
+        Ok(session)
     }
 
     /// The lease in Redis, or why not.
@@ -633,14 +702,17 @@ impl Inner {
             let Some(mut session) = session else {
                 return Shared::Lost;
             };
-            let is_to_be_made = like.is_some() && record.is_without_ours();
+            let store = self.writer(id, holder, &record);
+            let is_unnamed = holder.is_none() && store != record.last();
+            let is_to_be_made = like.is_some() && (record.is_without_ours() || is_unnamed);
             if let Err(stop) = change(&mut session)
                 && !is_to_be_made
             {
                 *known = Some(record);
                 return Shared::Stopped(stop);
             }
-            match self.records.commit(&session, holder, &record).await {
+            let commit = self.records.commit(&session, store, holder, &record);
+            match commit.await {
                 Ok(Committed::Ok(record)) => {
                     *known = Some(record);
                     return Shared::Done(Box::new(session));
@@ -656,6 +728,20 @@ impl Inner {
             }
         }
         self.is_away(id, &LinkError::Down)
+    }
+
+    /// Who is named as the last writer: who holds the lease, or owns it; without that the same as
+    /// before.
+    fn writer(&self, id: SessionId, holder: Option<Holder>, record: &Record) -> Option<Uuid> {
+        let ours = Some(self.records.store);
+        let last = record.last();
+        if last.is_some() && last != ours {
+            self.owned.lose(id);
+        }
+        match holder.is_some() || self.owned.is_mine(id) {
+            true => ours,
+            false => last.or_else(|| self.owned.given_to(id)),
+        }
     }
 
     fn is_away<E>(&self, id: SessionId, why: &LinkError) -> Shared<E> {

@@ -5,8 +5,9 @@
 //!
 //! Source: docs/semantics.md#fleet-uploads; the original's keys as seen in a command trace.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use proxy_core::extent::{Extent, Extents, Want};
@@ -21,6 +22,8 @@ use proxy_state::{
 };
 use proxy_testkit::redis::RedisServer;
 use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -34,14 +37,18 @@ struct Node {
 }
 
 async fn node(redis: &RedisServer) -> Node {
+    node_by(redis.addr()).await
+}
+
+async fn node_by(way: SocketAddr) -> Node {
     let dir = tempfile::tempdir().expect("a directory");
     let local = EmbeddedStore::open(&dir.path().join("state"), StoreOptions::default());
     let local = Arc::new(local.expect("opens"));
     let target = Target {
         response_bound: Duration::from_millis(300),
         ..Target::plain(Address {
-            host: redis.addr().ip().to_string(),
-            port: redis.port(),
+            host: way.ip().to_string(),
+            port: way.port(),
         })
     };
     let link = Link::open(target, 8, "uploads");
@@ -80,6 +87,50 @@ impl Node {
         let (id, holder) = (grant.session.id, grant.holder);
         let recorded = self.sessions.advance(id, holder, Offset::new(to)).await?;
         Ok(recorded.durable)
+    }
+}
+
+/// A way to Redis that can be closed and opened again.
+struct Road {
+    addr: SocketAddr,
+    is_closed: Arc<AtomicBool>,
+    cut: Arc<Notify>,
+}
+
+impl Road {
+    async fn to(redis: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let road = Self {
+            addr: listener.local_addr().expect("an address"),
+            is_closed: Arc::default(),
+            cut: Arc::default(),
+        };
+        let (is_closed, cut) = (Arc::clone(&road.is_closed), Arc::clone(&road.cut));
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                if is_closed.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let cut = Arc::clone(&cut);
+                tokio::spawn(async move {
+                    let mut far = TcpStream::connect(redis).await.expect("redis is there");
+                    tokio::select! {
+                        () = cut.notified() => {}
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    }
+                });
+            }
+        });
+        road
+    }
+
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        self.cut.notify_waiters();
+    }
+
+    fn open(&self) {
+        self.is_closed.store(false, Ordering::SeqCst);
     }
 }
 
@@ -473,6 +524,83 @@ async fn redis_may_be_emptied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_wrote_last_and_can_not_be_asked_may_know_more() {
+    let Some(redis) = RedisServer::start() else {
+        return;
+    };
+    let road = Road::to(redis.addr()).await;
+    let (a, b, session) = (node_by(road.addr).await, node(&redis).await, session());
+    a.sessions.create(session.clone()).await.expect("created");
+    let grant = a.claim(&session, Want::alone()).await.expect("granted");
+    a.advance(&grant, 100).await.expect("advanced");
+    // Longer than anybody waits after a start or a return of Redis.
+    let begun = Instant::now();
+    until("nothing is new any more", || async {
+        b.offset(session.id).await == Some(100) && Duration::from_secs(9) < begun.elapsed()
+    })
+    .await;
+    road.close();
+    a.until_up(false).await;
+    let asked = Instant::now();
+    a.advance(&grant, 600).await.expect("advanced alone");
+    while asked.elapsed() < Duration::from_secs(4) {
+        let looked = b.sessions.look(session.id).await;
+        assert_eq!(looked, Err(StateError::Away));
+    }
+    a.advance(&grant, 700).await.expect("advanced alone");
+    road.open();
+    until("the other one can be asked", || async {
+        match b.sessions.look(session.id).await {
+            Err(StateError::Away) => false,
+            found => {
+                let offset = found.expect("a look").map(|session| session.offset.get());
+                assert_eq!(offset, Some(700));
+                true
+            }
+        }
+    })
+    .await;
+    drop(grant);
+    let taken = b.claim(&session, Want::alone()).await.expect("granted");
+    assert_eq!(taken.session.offset.get(), 700);
+    b.advance(&taken, 800).await.expect("advanced");
+    // At once, and for both kinds of asking: it is not its own any more.
+    redis.freeze();
+    assert_eq!(a.sessions.look(session.id).await, Err(StateError::Away));
+    let refused = a.claim(&session, Want::alone()).await.map(|_| ());
+    assert_eq!(refused, Err(ClaimError::Store(StateError::Away)));
+    b.advance(&taken, 900).await.expect("advanced alone");
+    redis.thaw();
+    until("it goes on there", || async {
+        a.sessions.look(session.id).await.is_ok()
+    })
+    .await;
+    assert_eq!(a.offset(session.id).await, Some(900));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_gone_is_not_asked_for_ever() {
+    let Some(redis) = RedisServer::start() else {
+        return;
+    };
+    let (a, b, session) = (node(&redis).await, node(&redis).await, session());
+    a.sessions.create(session.clone()).await.expect("created");
+    let grant = a.claim(&session, Want::alone()).await.expect("granted");
+    a.advance(&grant, 100).await.expect("advanced");
+    drop(grant);
+    drop(a);
+    let begun = Instant::now();
+    until("it is gone", || async {
+        b.sessions.look(session.id).await.is_ok()
+    })
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(12));
+    assert_eq!(b.offset(session.id).await, Some(100));
+    let taken = b.claim(&session, Want::alone()).await.expect("granted");
+    b.advance(&taken, 200).await.expect("advanced");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_moved_on_elsewhere_is_not_served_from_an_old_record() {
     let Some(mut redis) = RedisServer::start() else {
         return;
@@ -487,10 +615,7 @@ async fn what_moved_on_elsewhere_is_not_served_from_an_old_record() {
     redis.kill();
     a.until_up(false).await;
     b.until_up(false).await;
-    until("it is known to be elsewhere", || async {
-        a.sessions.look(session.id).await == Err(StateError::Away)
-    })
-    .await;
+    assert_eq!(a.sessions.look(session.id).await, Err(StateError::Away));
     b.advance(&grant, 600).await.expect("advanced");
 }
 

@@ -13,9 +13,11 @@ use proxy_core::units::Offset;
 use proxy_state::{Session, Sessions as _, StateError};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
-use super::talk::{CHANNEL, Said};
-use super::{ELSEWHERE_MAX, Inner, Shared};
+use super::owned::HERE_EVERY;
+use super::talk::{Answer, CHANNEL, Said};
+use super::{Inner, Shared};
 use crate::link::subscribe;
 
 /// Leases are renewed so often: several times within the time that they are believed.
@@ -35,7 +37,17 @@ pub(super) fn start(inner: &Arc<Inner>) -> Vec<AbortHandle> {
         tokio::spawn(hear(Arc::clone(inner))).abort_handle(),
         tokio::spawn(renew(Arc::clone(inner))).abort_handle(),
         tokio::spawn(follow(Arc::clone(inner))).abort_handle(),
+        tokio::spawn(be_there(Arc::clone(inner))).abort_handle(),
     ]
+}
+
+/// Says that this server is there.
+async fn be_there(inner: Arc<Inner>) {
+    let (by, store) = (inner.talk.me, inner.records.store);
+    loop {
+        inner.talk.say(&Said::Here { store, by }).await;
+        sleep(HERE_EVERY).await;
+    }
 }
 
 async fn renew(inner: Arc<Inner>) {
@@ -98,40 +110,64 @@ async fn heard(inner: &Arc<Inner>, said: Said) {
             };
             inner.held.revoke(id, newcomer);
         }
-        Said::Ask { id, by, ticket } => {
+        Said::Ask {
+            id,
+            by,
+            ticket,
+            taking,
+        } => {
             let inner = Arc::clone(inner);
             tokio::spawn(async move {
-                let session = inner.local.look(id).await.ok().flatten();
-                let session = session.map(Box::new);
+                let answer = answer(&inner, id, taking.filter(|_| by != me), by == me).await;
                 let to = by;
-                let answer = Said::Answer {
-                    to,
-                    ticket,
-                    session,
-                };
                 match to == me {
-                    true => inner.talk.answered(ticket, None),
-                    false => drop(inner.talk.say(&answer).await),
+                    true => inner.talk.answered(ticket, answer),
+                    false => {
+                        let said = Said::Answer { to, ticket, answer };
+                        inner.talk.say(&said).await;
+                    }
                 }
             });
         }
-        Said::Answer {
-            to,
-            ticket,
-            session,
-        } if to == me => inner.talk.answered(ticket, session.map(|session| *session)),
+        Said::Answer { to, ticket, answer } => {
+            inner
+                .owned
+                .hear(answer.store, answer.store == inner.records.store);
+            if to == me {
+                inner.talk.answered(ticket, answer);
+            }
+        }
+        Said::Here { store, by } => inner.owned.hear(store, by == me),
         Said::Gone { id, by } if by != me => {
+            inner.owned.forget(id);
             if let Err(error) = inner.local.abandon(id).await {
                 tracing::warn!(session = %id, %error, "an abandoned upload is still on record");
             }
         }
-        Said::Taken { id, by } if by != me => {
-            let mut elsewhere = inner.elsewhere.lock();
-            if elsewhere.len() < ELSEWHERE_MAX {
-                elsewhere.insert(id);
-            }
-        }
-        Said::Revoke { .. } | Said::Answer { .. } | Said::Gone { .. } | Said::Taken { .. } => {}
+        Said::Revoke { .. } | Said::Gone { .. } => {}
+    }
+}
+
+/// What is known here of a session. One that is about to be written elsewhere is given away before
+/// it is looked at: what is acknowledged later is not, see [`super::Inner::alone`].
+async fn answer(inner: &Inner, id: SessionId, to: Option<Uuid>, is_own: bool) -> Answer {
+    let store = inner.records.store;
+    if is_own {
+        return Answer {
+            store,
+            ..Answer::default()
+        };
+    }
+    let (is_owner, given_to) = (inner.owned.is_mine(id), inner.owned.given_to(id));
+    if let Some(to) = to {
+        inner.owned.give(id, to);
+    }
+    let session = inner.local.look(id).await.ok().flatten();
+    Answer {
+        store,
+        is_owner,
+        given_to,
+        session: session.map(Box::new),
     }
 }
 
@@ -233,6 +269,7 @@ async fn tell(inner: &Arc<Inner>, session: Session) -> bool {
         Shared::Stopped(()) => true,
         Shared::Lost => {
             // Abandoned elsewhere.
+            inner.owned.forget(session.id);
             if let Err(error) = inner.local.abandon(session.id).await {
                 tracing::warn!(session = %session.id, %error, "can not forget an upload");
             }

@@ -56,7 +56,7 @@ if redis.call('HEXISTS', KEYS[3], 'gone') == 1 then return {'gone'} end
 local lease = redis.call('GET', KEYS[2])
 if lease and lease ~= ARGV[1] then return {'foreign'} end
 local from, to, kind = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local others = {}
+local others, beside = {}, {}
 local all = redis.call('HGETALL', KEYS[3])
 for i = 1, #all, 2 do
   if string.sub(all[i], 1, 2) == 'h:' then
@@ -68,6 +68,8 @@ for i = 1, #all, 2 do
     elseif both or (kind == 'a' and k == 'a') then
       if s == ARGV[6] then redis.call('HDEL', KEYS[3], all[i])
       else others[#others + 1] = string.sub(all[i], 3) end
+    elseif s ~= ARGV[6] then
+      beside[#beside + 1] = s
     end
   end
 end
@@ -77,7 +79,7 @@ local held = table.concat({ARGV[3], ARGV[4], kind, ARGV[6], until_ms}, ' ')
 redis.call('HSET', KEYS[3], 'h:' .. ARGV[2], held)
 redis.call('EXPIRE', KEYS[3], ARGV[9])
 redis.call('SET', KEYS[2], ARGV[1], 'EX', lease_ttl(KEYS[3], ARGV[9], ARGV[8]))
-return state('ok', KEYS[1], KEYS[3])
+return state('ok ' .. table.concat(beside, ' '), KEYS[1], KEYS[3])
 ";
 
 const COMMIT: &str = "
@@ -184,11 +186,21 @@ pub(super) struct Record {
     rev: String,
     doc: String,
     /// Who made the last change of ours.
-    pub(super) store: String,
+    store: String,
     /// The word that is lost with everything else, see [`Records::epoch`].
     pub(super) word: String,
     /// Whether somebody of us writes.
     pub(super) is_held: bool,
+    /// Who writes other bytes of it, as far as a claim found.
+    pub(super) beside: Vec<Uuid>,
+}
+
+/// The stores behind the first word.
+fn stores(kind: &str) -> Vec<Uuid> {
+    let words = kind.split(' ').skip(1);
+    words
+        .filter_map(|word| Uuid::parse_str(word).ok())
+        .collect()
 }
 
 impl Record {
@@ -205,7 +217,13 @@ impl Record {
             store: next(),
             word: next(),
             is_held: kind == "held",
+            beside: stores(&kind),
         }
+    }
+
+    /// The server that made the last change of ours.
+    pub(super) fn last(&self) -> Option<Uuid> {
+        Uuid::parse_str(&self.store).ok()
     }
 
     /// Whether nothing at all is known.
@@ -349,10 +367,12 @@ impl Records {
         })
     }
 
-    /// Puts `session` in the place of what was read. Of `holder`, if somebody writes.
+    /// Puts `session` in the place of what was read, as written by `store`. Of `holder`, if
+    /// somebody writes.
     pub(super) async fn commit(
         &self,
         session: &Session,
+        store: Option<Uuid>,
         holder: Option<Holder>,
         read: &Record,
     ) -> Result<Committed, LinkError> {
@@ -365,7 +385,7 @@ impl Records {
         call.arg(holder.map_or_else(String::new, |holder| holder.to_string()));
         call.arg(&read.rev).arg(&read.offset);
         call.arg(document(session)).arg(session.offset.get());
-        call.arg(self.store.simple().to_string());
+        call.arg(store.map_or_else(String::new, |store| store.simple().to_string()));
         call.arg(HOLD.as_millis().to_string())
             .arg(LEASE_S)
             .arg(KEEP_S);

@@ -1,11 +1,10 @@
 //! What the servers of a fleet tell each other about sessions, beside what Redis holds.
 //!
 //! Laws
-//! - Nothing depends on being heard: what is said only makes things sooner, or keeps an offset from
-//!   looking smaller than it is after Redis forgot it.
+//! - Who is not heard is not believed to know nothing: see [`super::owned`].
 //! - A question has a bound; it ends early when everybody who hears it has answered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use crate::link::Link;
 /// Where it is said.
 pub(super) const CHANNEL: &str = "storage-proxy:sessions";
 /// How long others have to answer.
-const ANSWER_BOUND: Duration = Duration::from_millis(300);
+const ANSWER_BOUND: Duration = Duration::from_secs(1);
 const ANSWERS_MAX: usize = 64;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,29 +36,63 @@ pub(super) enum Said {
         append: bool,
         at: Option<u64>,
     },
-    /// Who has a record of this session?
+    /// Who has a record of this session? Who owned it does not any more if it is to be written
+    /// on the server `taking`.
     Ask {
         id: SessionId,
         by: Uuid,
         ticket: u64,
+        #[serde(default)]
+        taking: Option<Uuid>,
     },
     /// The answer.
     Answer {
         to: Uuid,
         ticket: u64,
-        session: Option<Box<Session>>,
+        #[serde(flatten)]
+        answer: Answer,
     },
     /// It was abandoned.
     Gone { id: SessionId, by: Uuid },
-    /// It is written by somebody else than before.
-    Taken { id: SessionId, by: Uuid },
+    /// A server is there.
+    Here { store: Uuid, by: Uuid },
+}
+
+/// What one server says of a session.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Answer {
+    /// Which.
+    #[serde(default)]
+    pub(super) store: Uuid,
+    /// Whether it owns, or owned until this question, the session.
+    #[serde(default)]
+    pub(super) is_owner: bool,
+    /// Whom it gave the session to before.
+    #[serde(default)]
+    pub(super) given_to: Option<Uuid>,
+    pub(super) session: Option<Box<Session>>,
+}
+
+/// A question.
+pub(super) struct Question {
+    pub(super) id: SessionId,
+    pub(super) taking: Option<Uuid>,
+    /// Who has to answer.
+    pub(super) required: HashSet<Uuid>,
+    /// Whether everybody else who hears it has to, too.
+    pub(super) all: bool,
 }
 
 /// What came of a question.
+#[derive(Default)]
 pub(super) struct Asked {
     pub(super) known: Option<Session>,
-    /// How many have answered.
-    pub(super) answered: u64,
+    /// Whether the owner was among them: it knows everything.
+    pub(super) has_owner: bool,
+    /// Whether everybody has answered who heard it.
+    pub(super) is_complete: bool,
+    /// Who has not answered, of those that have to.
+    pub(super) missed: HashSet<Uuid>,
 }
 
 /// Says things, and waits for answers.
@@ -68,7 +101,7 @@ pub(super) struct Talk {
     /// This process.
     pub(super) me: Uuid,
     tickets: AtomicU64,
-    asked: Mutex<HashMap<u64, mpsc::Sender<Option<Session>>>>,
+    asked: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
 }
 
 impl Talk {
@@ -82,11 +115,11 @@ impl Talk {
     }
 
     /// Says it; how many have heard it.
-    pub(super) async fn say(&self, said: &Said) -> u64 {
+    pub(super) async fn say(&self, said: &Said) -> Option<u64> {
         let text = serde_json::to_string(said).unwrap_or_default();
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(CHANNEL).arg(text);
-        self.link.query(&publish).await.unwrap_or(0)
+        self.link.query(&publish).await.ok()
     }
 
     /// How many hear us.
@@ -98,35 +131,62 @@ impl Talk {
     }
 
     /// What all of them know of a session together; we are one of them.
-    pub(super) async fn ask(&self, id: SessionId) -> Asked {
+    pub(super) async fn ask(&self, question: Question) -> Asked {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
         self.asked.lock().insert(ticket, sender);
-        let by = self.me;
         let deadline = Instant::now() + ANSWER_BOUND;
-        let heard = self.say(&Said::Ask { id, by, ticket }).await;
-        let mut known: Option<Session> = None;
-        let mut answered = 0;
-        while answered < heard {
-            let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await else {
-                break;
-            };
-            answered += 1;
-            known = match (known, answer) {
-                (Some(one), Some(other)) => Some(one.merged(&other)),
-                (one, other) => one.or(other),
-            };
+        let Question { id, taking, .. } = question;
+        let by = self.me;
+        let ask = Said::Ask {
+            id,
+            by,
+            ticket,
+            taking,
+        };
+        let mut asked = Asked {
+            missed: question.required,
+            ..Asked::default()
+        };
+        let mut heard = HashSet::new();
+        if let Some(hearers) = self.say(&ask).await {
+            let mut left = hearers;
+            loop {
+                asked.is_complete = left == 0;
+                let is_enough = !question.all && asked.missed.is_empty();
+                if left == 0 || is_enough || asked.has_owner {
+                    break;
+                }
+                let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await else {
+                    break;
+                };
+                left -= 1;
+                heard.insert(answer.store);
+                asked.add(answer, &heard);
+            }
         }
         self.asked.lock().remove(&ticket);
-        Asked { known, answered }
+        asked
     }
 
     /// Passes an answer on to who asked.
-    pub(super) fn answered(&self, ticket: u64, session: Option<Session>) {
+    pub(super) fn answered(&self, ticket: u64, answer: Answer) {
         let asked = self.asked.lock();
         if let Some(sender) = asked.get(&ticket) {
             // Who has waited long enough does not want it.
-            let _ = sender.try_send(session);
+            let _ = sender.try_send(answer);
         }
+    }
+}
+
+impl Asked {
+    fn add(&mut self, answer: Answer, heard: &HashSet<Uuid>) {
+        self.has_owner |= answer.is_owner;
+        self.missed.extend(answer.given_to);
+        self.missed.retain(|store| !heard.contains(store));
+        self.known = match (self.known.take(), answer.session) {
+            (Some(one), Some(other)) => Some(one.merged(&other)),
+            (one, other) => one.or(other.map(|session| *session)),
+        };
     }
 }
