@@ -204,6 +204,54 @@ pub enum ConfigAction {
         after_help = "Example:\n  storage-proxy config generate-sample -o storage-proxy.toml"
     )]
     GenerateSample(SampleArgs),
+    /// Bring a file of an earlier release up to date
+    #[command(after_help = "Example:\n  \
+        storage-proxy config migrate service-discovery -i storage-proxy.toml --dry-run")]
+    Migrate(MigrateKind),
+}
+
+/// Options of `config migrate`.
+#[derive(Debug, Args)]
+pub struct MigrateKind {
+    /// What to bring up to date.
+    #[command(subcommand)]
+    pub action: MigrateAction,
+}
+
+/// What `config migrate` can do.
+#[derive(Debug, Subcommand)]
+pub enum MigrateAction {
+    /// Derive the announced endpoints from the addresses of a file
+    #[command(
+        name = "service-discovery",
+        after_help = "Examples:\n  \
+            storage-proxy config migrate service-discovery -i storage-proxy.toml\n  \
+            storage-proxy config migrate service-discovery -i storage-proxy.toml --append"
+    )]
+    ServiceDiscovery(MigrateArgs),
+}
+
+/// Options of `config migrate service-discovery`.
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// Configuration file to read
+    #[arg(short, long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Write the endpoints to this file [default: standard output]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "append")]
+    pub output: Option<PathBuf>,
+    /// Add the endpoints to the end of the file that is read
+    #[arg(long)]
+    pub append: bool,
+    /// Print what would be written, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also where the file has endpoints already
+    #[arg(long)]
+    pub force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of commands that only choose the form of their output.

@@ -5,6 +5,7 @@ pub mod dependencies;
 pub mod get;
 pub mod health;
 pub mod ls;
+pub mod migrate;
 pub mod mkdir;
 pub mod put;
 pub mod rm;

@@ -6,7 +6,9 @@ use proxy_core::config::{self, Issue, Note, NoteKind, TABLE, WhenAbsent};
 use serde_json::{Value, json};
 
 use crate::abilities::{self, Found};
-use crate::cli::{ConfigAction, ConfigArgs, DefaultsArgs, DefaultsFormat, Place};
+use crate::cli::{
+    ConfigAction, ConfigArgs, DefaultsArgs, DefaultsFormat, MigrateAction, MigrateKind, Place,
+};
 use crate::failure::Failure;
 use crate::load::{Loaded, Unloadable, load, problems, read};
 use crate::output;
@@ -18,6 +20,9 @@ pub fn run(place: &Place, args: &ConfigArgs) -> Result<(), Failure> {
         ConfigAction::Check(form) => check(place, form.json),
         ConfigAction::Show(form) => show(place, form.json),
         ConfigAction::GenerateSample(form) => super::sample::run(form),
+        ConfigAction::Migrate(MigrateKind {
+            action: MigrateAction::ServiceDiscovery(args),
+        }) => super::migrate::run(place, args),
         ConfigAction::Defaults(form) => {
             defaults(form);
             Ok(())

@@ -136,6 +136,41 @@ fn what_is_shown_has_origins_and_no_secrets() {
 }
 
 #[test]
+fn announced_endpoints_are_derived_from_addresses() {
+    let home = Home::new();
+    let text = "[api.client]\nservice-addr = { host = \"10.0.0.1\", port = 6021 }\n[api.manager]\n\
+                service-addr = \"0.0.0.0:6022\"\nannounce-addr = \"10.0.0.1:6022\"\n\
+                internal-addr = \"10.0.0.1:16023\"\n";
+    home.file("c.toml", text.as_bytes());
+    let migrate = |more: &[&str]| {
+        let command = ["config", "migrate", "service-discovery", "-i", "c.toml"];
+        home.run(&[&command, more].concat())
+    };
+    let read = |name: &str| fs::read_to_string(home.path().join(name)).unwrap();
+    let shown = migrate(&[]).good();
+    assert_eq!(shown, migrate(&["--append", "--dry-run"]).good());
+    assert_eq!(read("c.toml"), text);
+    migrate(&["-o", "out.toml"]).good();
+    assert_eq!(read("out.toml"), shown);
+    let told = migrate(&["--append", "--json"]).json();
+    let row = |role: &str, scope: &str, address: &str, port: u16| {
+        serde_json::json!({
+            "role": role, "scope": scope, "address": address, "port": port, "protocol": "http",
+        })
+    };
+    let want = [
+        row("api", "cluster", "10.0.0.1", 6022),
+        row("client-api", "cluster", "10.0.0.1", 6021),
+        row("client-api", "container", "10.0.0.1", 16023),
+    ];
+    assert_eq!(told["endpoints"], serde_json::Value::from(want.to_vec()));
+    assert_eq!(read("c.toml"), format!("{text}\n{shown}"));
+    home.run(&["config", "check", "-f", "c.toml"]).good();
+    migrate(&[]).failed(1, "has 3 service-discovery.endpoints already; say --force");
+    assert_eq!(migrate(&["--force"]).good(), shown);
+}
+
+#[test]
 fn the_originals_commands_do_what_scripts_expect() {
     let home = Home::new();
     let sample = home.path().join("configs/storage-proxy/sample.toml");
