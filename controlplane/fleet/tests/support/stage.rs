@@ -12,10 +12,11 @@ use proxy_fleet::events::{BusOptions, EventBus};
 use proxy_fleet::link::{Address, Link, Target};
 use proxy_fleet::tasks::{SharedTasks, TasksOptions};
 use proxy_state::{
-    EmbeddedStore, Event, Handler, Outcome, Runner, RunnerOptions, StoreOptions, TaskContext,
-    TaskError, TaskStore,
+    EmbeddedStore, Event, Handler, OpenError, Outcome, Runner, RunnerOptions, StoreOptions,
+    TaskContext, TaskError, TaskStore,
 };
 use proxy_testkit::redis::RedisServer;
+use proxy_testkit::wait;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -97,8 +98,14 @@ impl Stage {
         options: TasksOptions,
         bus_options: BusOptions,
     ) -> Self {
-        let store = EmbeddedStore::open(&dir.join("state"), StoreOptions::default());
-        let store = Arc::new(store.expect("a store"));
+        // A stage that has ended may hold it for a moment: its threads are ours.
+        let store = wait::until("the store is let go of", Duration::from_secs(20), || {
+            match EmbeddedStore::open(&dir.join("state"), StoreOptions::default()) {
+                Err(OpenError::InUse { .. }) => None,
+                opened => Some(opened.expect("a store")),
+            }
+        });
+        let store = Arc::new(store);
         let stream = Link::open(target(redis.addr()), 4, "stream");
         let bgtask = Link::open(target(redis.addr()), 7, "bgtask");
         let bus = EventBus::open(stream, dir, bus_options).expect("a bus");
