@@ -18,7 +18,7 @@ use crate::load::Loaded;
 mod fleet;
 mod look;
 
-pub use fleet::{FleetSettings, VolumeStats, is_member};
+pub use fleet::{FleetSettings, ManagerKeys, VolumeStats, is_member};
 pub use look::{Outside, look};
 
 /// The service, ready to be wired.
@@ -80,6 +80,8 @@ pub struct Settings {
     pub fleet: Option<FleetSettings>,
     /// Performance figures of volumes.
     pub volume_stats: VolumeStats,
+    /// Whether events are logged.
+    pub log_events: bool,
 }
 
 /// The three listeners. The first address that a name resolved to comes first.
@@ -209,6 +211,7 @@ impl Settings {
         Self {
             fleet: FleetSettings::of(loaded, &node_id, outside.etcd_tls),
             volume_stats: VolumeStats::of(document),
+            log_events: document.flag("debug.log-events"),
             node_id,
             addresses: outside.addresses,
             client_tls: outside.client_tls,

@@ -12,6 +12,7 @@ mod inspect;
 mod keeper;
 mod levels;
 mod links;
+mod manager;
 mod mounting;
 mod running;
 mod snapshot;

@@ -30,7 +30,8 @@ const REQUEST: &str = "req-7d3f";
 
 fn start(redis: &RedisServer) -> Server {
     let tables = format!(
-        "[redis]\naddr = \"{}\"\n[server.limits]\ntask-concurrency = 1\n",
+        "[redis]\naddr = \"{}\"\n[server.limits]\ntask-concurrency = 1\n\
+         [debug]\nlog-events = true\n",
         redis.addr()
     );
     Server::start_with(
@@ -543,6 +544,9 @@ fn the_page_of_metrics_shows_the_fleet() {
     ] {
         until_shown(&server, series, fits);
     }
+    let log = server.log();
+    let said = |line: &&str| line.contains("event sent") && line.contains("bgtask_done");
+    assert!(log.lines().any(|line| said(&line)), "{log}");
     redis.kill();
     for link in &links {
         until_shown(&server, link, |up| up == 0.0);

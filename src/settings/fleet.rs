@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use proxy_core::config::{Document, Issue};
+use proxy_core::token::Secret;
 use proxy_fleet::discovery::{Place, Settings as Discovery};
 use proxy_fleet::etcd;
 use proxy_fleet::frame::ServiceEndpoint;
@@ -25,6 +26,21 @@ pub struct FleetSettings {
     pub discovery: Discovery,
     /// The Manager's API, if it is not to be looked for.
     pub manager_endpoint: Option<String>,
+    /// How the Manager is asked, if it is.
+    pub manager: Option<ManagerKeys>,
+}
+
+/// Who we are to the Manager, and how long we wait.
+#[derive(Clone, Debug)]
+pub struct ManagerKeys {
+    /// Public half of the keypair.
+    pub access_key: String,
+    /// The other half.
+    pub secret_key: Secret,
+    /// Until a connection is there.
+    pub connect_time_max: Duration,
+    /// For a whole call.
+    pub call_time_max: Duration,
 }
 
 impl fmt::Debug for FleetSettings {
@@ -78,6 +94,7 @@ impl FleetSettings {
             redis: of_redis(loaded),
             discovery: of_discovery(document, node_id),
             manager_endpoint: text(document, "manager.endpoint"),
+            manager: of_manager(document),
         })
     }
 }
@@ -90,6 +107,15 @@ pub fn is_member(document: &Document) -> bool {
 /// A text that is set and not empty.
 fn text(document: &Document, path: &str) -> Option<String> {
     document.text(path, &[]).filter(|text| !text.is_empty())
+}
+
+fn of_manager(document: &Document) -> Option<ManagerKeys> {
+    Some(ManagerKeys {
+        access_key: text(document, "manager.access-key")?,
+        secret_key: Secret::new(text(document, "manager.secret-key")?),
+        connect_time_max: document.duration("manager.connect-timeout"),
+        call_time_max: document.duration("manager.request-timeout"),
+    })
 }
 
 fn of_etcd(document: &Document, node_id: &str, tls: Option<etcd::Tls>) -> etcd::Settings {
@@ -173,6 +199,20 @@ fn of_endpoints(document: &Document) -> Vec<ServiceEndpoint> {
 pub(super) fn check_redis(loaded: &Loaded, issues: &mut Vec<Issue>) {
     if let Err(error) = RedisSettings::from_nested(&of_redis(loaded)) {
         issues.push(Issue::new("redis", error.to_string()));
+    }
+}
+
+/// Says what is missing of the Manager's keypair, or wrong with its URL.
+pub(super) fn check_manager(loaded: &Loaded, issues: &mut Vec<Issue>) {
+    let of = |key: &str| text(&loaded.document, key);
+    let (access, secret) = (of("manager.access-key"), of("manager.secret-key"));
+    if access.is_some() != secret.is_some() {
+        let what = "access-key and secret-key are set together";
+        issues.push(Issue::new("manager", what));
+    }
+    let url = of("manager.endpoint");
+    if url.is_some_and(|url| url.parse::<reqwest::Url>().is_err()) {
+        issues.push(Issue::new("manager.endpoint", "it is not a URL"));
     }
 }
 

@@ -54,6 +54,7 @@ pub fn look(loaded: &Loaded) -> Result<Outside, Vec<Issue>> {
     let manager_tls = tls(loaded, "api.manager", &mut issues);
     let etcd_tls = super::fleet::etcd_tls(loaded, &mut issues);
     super::fleet::check_redis(loaded, &mut issues);
+    super::fleet::check_manager(loaded, &mut issues);
     let identity = identity(loaded, &mut issues);
     let data_threads = data_threads(loaded, &mut warnings);
     missing_volumes(loaded, &mut warnings);

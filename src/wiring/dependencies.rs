@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use proxy_fleet::discovery::Managers;
 use proxy_fleet::etcd::Etcd;
 use proxy_fleet::link::Link;
 use tokio::time::timeout;
 
 use super::fleet::redis_settings;
 use super::links::Links;
+use super::manager::Peer;
 use crate::settings::Settings;
 
 /// How long each may take.
@@ -16,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// One thing that was looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// `etcd`, `redis`, `volume` or `state`.
+    /// `etcd`, `redis`, `manager`, `volume` or `state`.
     pub group: &'static str,
     /// Which one.
     pub name: String,
@@ -43,6 +45,15 @@ pub async fn check(settings: &Settings) -> Vec<Item> {
         // The original's names, in its order.
         add("redis", "artifact", is_up(&links.statistics).await);
         add("redis", "bgtask", is_up(&links.bgtask).await);
+        if let Some(keys) = fleet.manager.clone() {
+            // Managers announce themselves there.
+            let _ = is_up(&links.live).await;
+            let endpoint = fleet.manager_endpoint.clone();
+            let managers = Managers::new(endpoint, links.live.clone(), etcd.clone());
+            let looked = timeout(PATIENCE, Peer::new(managers, keys).look()).await;
+            let late = || Err("it does not answer in time".into());
+            add("manager", "manager", looked.unwrap_or_else(|_| late()));
+        }
     }
     for volume in settings
         .volumes

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use super::figures::{BusFigures, Heard, LinkFigures, TaskFigures};
 use super::links::{self, Links};
+use super::manager::{self, Peer};
 use super::mounting::Ear;
 use super::stats::SharedStats;
 use super::tasks;
@@ -54,9 +55,9 @@ pub struct Fleet {
     pub background: Vec<Background>,
     /// Performance figures that all servers know.
     pub stats: Option<Arc<dyn StatsCache>>,
-    /// Where Managers are.
+    /// The Manager, if the configuration says how to ask it.
     #[allow(dead_code)]
-    pub managers: Option<Managers>,
+    pub manager: Option<Arc<Peer>>,
     /// etcd, for its single keys.
     #[allow(dead_code)]
     pub etcd: Option<Etcd>,
@@ -117,7 +118,7 @@ impl Fleet {
             figures: Vec::new(),
             background: Vec::new(),
             stats: None,
-            managers: None,
+            manager: None,
             etcd: None,
             announcer: None,
             bus: None,
@@ -163,12 +164,23 @@ impl Fleet {
         self.share_stats(settings, &links, Arc::clone(volumes));
         let live = links.live.clone();
         let endpoint = fleet.manager_endpoint.clone();
-        self.managers = Some(Managers::new(endpoint, live.clone(), etcd.clone()));
+        let managers = Managers::new(endpoint, live.clone(), etcd.clone());
+        self.know_manager(fleet, managers);
         let announcer = Announcer::new(fleet.discovery.clone(), live, etcd.clone(), bus);
         self.background.push(Box::pin(announcer.clone().run()));
         self.announcer = Some(announcer);
         self.etcd = etcd;
         self
+    }
+
+    /// The Manager is a peer only for who has a keypair.
+    fn know_manager(&mut self, fleet: &FleetSettings, managers: Managers) {
+        let Some(keys) = fleet.manager.clone() else {
+            return;
+        };
+        let peer = Arc::new(Peer::new(managers, keys));
+        self.checks.push(manager::check(&peer));
+        self.manager = Some(peer);
     }
 
     /// Uploads go on wherever their clients go.
@@ -182,7 +194,10 @@ impl Fleet {
 
     /// Events go to everybody. Without a place for those that wait, to the log alone.
     fn share_events(&mut self, settings: &Settings, links: &Links) -> Option<EventBus> {
-        let options = BusOptions::default();
+        let options = BusOptions {
+            log_events: settings.log_events,
+            ..BusOptions::default()
+        };
         match EventBus::open(links.stream.clone(), &settings.data_dir, options) {
             Ok(bus) => {
                 self.events = Arc::new(bus.clone());

@@ -62,6 +62,13 @@ impl Ear {
         })
     }
 
+    /// Options of a mount may hold passwords: they are not in the log.
+    fn log(&self, event: &str, dir_name: &str) {
+        if self.bus.logs_events() {
+            tracing::info!(event, dir_name, "event received");
+        }
+    }
+
     fn reply(&self, quota_scope_id: String, answer: Answer) -> VolumeReply {
         VolumeReply {
             node_id: self.node_id.clone(),
@@ -84,6 +91,7 @@ pub struct Requests {
 #[async_trait]
 impl VolumeRequests for Requests {
     async fn mount(&self, asked: DoVolumeMount) {
+        self.ear.log("do_volume_mount", &asked.dir_name);
         let (mounting, ear) = (Arc::clone(&self.mounting), self.ear.clone());
         // One that hangs must not keep those of other paths.
         tokio::spawn(async move {
@@ -100,6 +108,7 @@ impl VolumeRequests for Requests {
     }
 
     async fn unmount(&self, asked: DoVolumeUnmount) {
+        self.ear.log("do_volume_unmount", &asked.dir_name);
         let (mounting, ear) = (Arc::clone(&self.mounting), self.ear.clone());
         tokio::spawn(async move {
             let begun = Instant::now();

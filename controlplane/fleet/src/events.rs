@@ -53,6 +53,8 @@ pub struct BusOptions {
     pub lag_wait: Duration,
     /// How long they wait for one that reads and does not acknowledge. Default 30 seconds.
     pub pending_wait: Duration,
+    /// Whether every event is logged. Default no.
+    pub log_events: bool,
 }
 
 impl Default for BusOptions {
@@ -62,6 +64,7 @@ impl Default for BusOptions {
             passing_max: 1024,
             lag_wait: Duration::from_secs(5 * 60),
             pending_wait: Duration::from_secs(30),
+            log_events: false,
         }
     }
 }
@@ -163,6 +166,10 @@ impl EventBus {
     pub fn publish(&self, event: &FleetEvent, request_id: Option<&str>) {
         let frame = Frame::of(event, request_id);
         let inner = &self.inner;
+        if inner.options.log_events {
+            let body = &*frame.payload;
+            tracing::info!(event = event.name(), request_id, body, "event sent");
+        }
         match event.way() {
             Way::Kept => drop(inner.put(Kept::new(&frame, None), false)),
             Way::Last(task) => match inner.promised.lock().remove(&task) {
@@ -212,6 +219,11 @@ impl EventBus {
             }
         };
         timeout(bound, flushed).await.unwrap_or(false)
+    }
+
+    /// Whether events are logged.
+    pub fn logs_events(&self) -> bool {
+        self.inner.options.log_events
     }
 
     /// The link it sends over.

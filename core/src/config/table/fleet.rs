@@ -152,6 +152,30 @@ pub(super) const KEYS: &[Key] = &[
     )
     .absent("looked for among the announced services"),
     Key::used(
+        "manager.access-key",
+        Word,
+        "Keypair for the Manager's API; with it, health says whether the Manager answers.",
+    )
+    .absent("the Manager is not asked"),
+    Key::used(
+        "manager.secret-key",
+        Word,
+        "Its other half; required with `access-key`.",
+    )
+    .secret(),
+    Key::used(
+        "manager.connect-timeout",
+        Duration(1, 60),
+        "How long a connection to the Manager may take.",
+    )
+    .default("\"2s\""),
+    Key::used(
+        "manager.request-timeout",
+        Duration(1, 300),
+        "How long one call of the Manager may take.",
+    )
+    .default("\"10s\""),
+    Key::used(
         "service-discovery.type",
         Choice(&["redis", "etcd"]),
         "Where this server announces itself.",

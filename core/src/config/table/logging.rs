@@ -207,7 +207,13 @@ pub(super) const KEYS: &[Key] = &[
         "Python event loops have no counterpart here",
     )
     .default("false"),
-    Key::later("debug.log-events", Bool, "events of a fleet").default("false"),
+    Key::used(
+        "debug.log-events",
+        Bool,
+        "Whether every event that is sent to the fleet, or asked of this server, is logged at \
+         INFO.",
+    )
+    .default("false"),
     Key::later("pyroscope.enabled", Bool, PROFILE).default("false"),
     Key::later("pyroscope.app-name", Text, PROFILE),
     Key::later("pyroscope.server-addr", Text, PROFILE),
