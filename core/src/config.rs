@@ -31,7 +31,7 @@ pub use grammar::{Account, HostPort, Level, Value};
 pub use keys::{Key, Kind, Status, WhenAbsent};
 pub use page::page;
 pub use raw::Raw;
-pub use rules::{BACKENDS, BackendState, backend_state};
+pub use rules::BACKENDS;
 pub use sample::sample;
 pub use show::{show_json, show_toml};
 pub use suggest::nearest;

@@ -310,15 +310,16 @@ async fn find<L: Limiter>(
 }
 
 /// What a note says, without white space around it; `None` for none, or one of no use.
-async fn note(
+pub(crate) async fn note(
     tree: &Tree,
     scope: QuotaScopeId,
-    name: &'static str,
+    name: &str,
 ) -> Result<Option<String>, VolumeError> {
+    let name = OsString::from(name);
     tree.on_volume(move |root| {
         let opened = root
             .open_scope(Some(&scope))
-            .and_then(|dir| dir.open_file(OsStr::new(name)));
+            .and_then(|dir| dir.open_file(&name));
         let opened = match opened {
             Ok(opened) if opened.stat.is_file() => opened,
             Ok(_) => return Ok(None),
@@ -336,15 +337,16 @@ async fn note(
 }
 
 /// Writes a note whole or not at all.
-async fn write_note(
+pub(crate) async fn write_note(
     tree: &Tree,
     scope: QuotaScopeId,
-    name: &'static str,
+    name: &str,
     text: String,
 ) -> Result<(), VolumeError> {
     if note(tree, scope, name).await?.as_deref() == Some(text.as_str()) {
         return Ok(());
     }
+    let name = name.to_owned();
     tree.on_volume(move |root| {
         let dir = root.open_scope(Some(&scope))?;
         let new = OsString::from(format!("{name}.{}", SessionId::random()));
@@ -353,7 +355,7 @@ async fn write_note(
         let written = rustix::io::pwrite(&file, text.as_bytes(), 0)
             .and_then(|_| rustix::fs::fsync(&file))
             .map_err(os)
-            .and_then(|()| Ok(dir.rename(&new, &dir, OsStr::new(name))?));
+            .and_then(|()| Ok(dir.rename(&new, &dir, OsStr::new(&name))?));
         if written.is_err() {
             let _ = dir.unlink(&new);
         }

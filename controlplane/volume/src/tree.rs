@@ -161,6 +161,29 @@ impl Tree {
         .await
     }
 
+    /// Whether a scope holds no directory but the one of this name, which shows snapshots.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    pub(crate) async fn scope_is_bare(
+        &self,
+        scope: QuotaScopeId,
+        but: &'static str,
+    ) -> Result<bool, VolumeError> {
+        self.on_volume(move |root| {
+            let mut dir = root.open_scope(Some(&scope))?;
+            let names = dir.entries().map(|entry| entry.map(|entry| entry.name));
+            let names = names.collect::<Result<Vec<_>, _>>()?;
+            for name in names.iter().filter(|name| *name != but) {
+                if dir.stat(name)?.is_dir() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .await
+    }
+
     /// Looks whether a vfolder is there.
     ///
     /// # Errors

@@ -150,6 +150,7 @@ impl VendorError {
     pub(crate) fn answer(&self) -> Answer {
         let class = match self.system {
             "NetApp ONTAP" => Class::NetAppClient,
+            "EXAScaler" => Class::DDNCommandFailed,
             _ => Class::ExternalStorageService,
         };
         Problem::new(class).msg(self.to_string()).answer()

@@ -15,10 +15,14 @@ use crate::backend::Backend;
 use crate::capability::Kind;
 use crate::cephfs::{self, CephFs};
 use crate::error::VolumeError;
+use crate::exascaler::{self, Exascaler};
+use crate::gpfs::{self, Gpfs};
+use crate::hammerspace::{self, Hammerspace, HammerspaceBase};
 use crate::limits::Limits;
 use crate::netapp::{self, NetApp};
 use crate::noop::Noop;
 use crate::onefs::{self, OneFs};
+use crate::outside::Outside;
 use crate::privilege::{OwnRight, QuotaPrivilege};
 use crate::purestorage::{self, PureStorage};
 use crate::tree::LAYOUT_CURRENT;
@@ -81,6 +85,7 @@ fn build(
     spec: &Spec,
     limits: &Limits,
     quota: &Arc<dyn QuotaPrivilege>,
+    outside: &Arc<Outside>,
 ) -> Result<Arc<dyn Backend>, SpecError> {
     let (name, path) = (&spec.name, spec.path.clone());
     Ok(match kind {
@@ -96,12 +101,10 @@ fn build(
         Kind::Vast => Arc::new(Vast::new(spec, limits)?),
         Kind::NetApp => Arc::new(NetApp::new(spec, spec.path.clone(), limits)?),
         Kind::PureStorage => Arc::new(PureStorage::new(spec, spec.path.clone(), limits)?),
-        _ => {
-            return Err(SpecError::UnknownBackend {
-                volume: spec.name.clone(),
-                backend: spec.backend.clone(),
-            });
-        }
+        Kind::Gpfs => Arc::new(Gpfs::new(spec, limits)?),
+        Kind::Exascaler => Arc::new(Exascaler::new(spec, limits, outside)?),
+        Kind::Hammerspace => Arc::new(Hammerspace::new(spec, limits, outside)?),
+        Kind::HammerspaceBase => Arc::new(HammerspaceBase::new(name, path, limits)),
     })
 }
 
@@ -115,6 +118,9 @@ pub fn options_of(kind: Kind) -> Vec<&'static BackendOption> {
         Kind::Xfs => &[xfs::OPTIONS],
         Kind::CephFs => &[cephfs::OPTIONS],
         Kind::PureStorage => &[purestorage::OPTIONS, REST_OPTIONS],
+        Kind::Gpfs => &[gpfs::OPTIONS, REST_OPTIONS],
+        Kind::Exascaler => &[exascaler::OPTIONS],
+        Kind::Hammerspace => &[hammerspace::OPTIONS, REST_OPTIONS],
         _ => &[],
     };
     tables.iter().copied().flatten().collect()
@@ -128,6 +134,7 @@ fn known() -> String {
 pub struct Volumes {
     listed: Vec<Arc<Volume>>,
     noop: Arc<Volume>,
+    outside: Arc<Outside>,
 }
 
 impl Volumes {
@@ -148,6 +155,7 @@ impl Volumes {
         limits: &Limits,
         quota: Arc<dyn QuotaPrivilege>,
     ) -> Result<Self, SpecError> {
+        let outside = Arc::default();
         let mut listed: Vec<Arc<Volume>> = Vec::new();
         for spec in specs {
             if listed.iter().any(|other| other.name() == spec.name) {
@@ -157,7 +165,7 @@ impl Volumes {
                 let (volume, backend) = (spec.name, spec.backend);
                 return Err(SpecError::UnknownBackend { volume, backend });
             };
-            let backend = build(kind, &spec, limits, &quota)?;
+            let backend = build(kind, &spec, limits, &quota, &outside)?;
             listed.push(Arc::new(Volume::new(spec, backend)));
         }
         let noop = Spec {
@@ -170,6 +178,7 @@ impl Volumes {
         Ok(Self {
             listed,
             noop: Arc::new(Volume::new(noop, Arc::new(Noop))),
+            outside,
         })
     }
 
@@ -205,6 +214,11 @@ impl Volumes {
             Some(volume) => Ok(Arc::clone(volume)),
             None => Err(VolumeError::UnknownVolume(name.to_owned())),
         }
+    }
+
+    /// What the volumes need of others, to be set once those are there.
+    pub fn outside(&self) -> &Outside {
+        &self.outside
     }
 
     /// The configured volumes, in order.

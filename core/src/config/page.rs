@@ -2,7 +2,7 @@
 
 use super::keys::{Key, Status, WhenAbsent};
 use super::table::{SECTIONS, keys};
-use super::{BACKENDS, BackendState, ENV_PREFIX};
+use super::{BACKENDS, ENV_PREFIX};
 
 const HEAD: &str = "\
 <!-- Made from the key table: storage-proxy config default --format markdown > \
@@ -120,17 +120,8 @@ pub(super) fn meaning(key: &Key) -> String {
 }
 
 fn backends(out: &mut String) {
-    let of = |wanted| {
-        let names = BACKENDS.iter().filter(|(_, state)| *state == wanted);
-        names
-            .map(|(name, _)| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let names = BACKENDS.map(|name| format!("`{name}`")).join(", ");
     out.push_str(&format!(
-        "\n## Backends\n\nReady: {}. Accepted, and answering errors until they are built: {}. Any \
-         other name is an error.\n",
-        of(BackendState::Ready),
-        of(BackendState::Later)
+        "\n## Backends\n\nKnown: {names}. Any other name is an error.\n"
     ));
 }

@@ -6,40 +6,23 @@ use super::document::{Document, Issue, Note, NoteKind, fill};
 use super::keys::Kind;
 use super::suggest::nearest;
 
-/// How far a kind of storage is built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BackendState {
-    /// It works.
-    Ready,
-    /// Its name is known; its volumes are accepted and answer errors.
-    Later,
-}
-
 /// Every name that `volume.*.backend` may have.
-pub static BACKENDS: [(&str, BackendState); 14] = [
-    ("vfs", BackendState::Ready),
-    ("noop", BackendState::Ready),
-    ("xfs", BackendState::Ready),
-    ("cephfs", BackendState::Ready),
-    ("netapp", BackendState::Ready),
-    ("purestorage", BackendState::Ready),
-    ("dellemc-onefs", BackendState::Ready),
-    ("gpfs", BackendState::Later),
-    ("spectrumscale", BackendState::Later),
-    ("weka", BackendState::Ready),
-    ("vast", BackendState::Ready),
-    ("exascaler", BackendState::Later),
-    ("hammerspace", BackendState::Later),
-    ("hammerspace-base", BackendState::Later),
+pub static BACKENDS: [&str; 14] = [
+    "vfs",
+    "noop",
+    "xfs",
+    "cephfs",
+    "netapp",
+    "purestorage",
+    "dellemc-onefs",
+    "gpfs",
+    "spectrumscale",
+    "weka",
+    "vast",
+    "exascaler",
+    "hammerspace",
+    "hammerspace-base",
 ];
-
-/// How far a backend is built; `None` when the name is unknown.
-pub fn backend_state(name: &str) -> Option<BackendState> {
-    BACKENDS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, state)| *state)
-}
 
 /// Checks what no single key can tell.
 pub(super) fn check(document: &mut Document, issues: &mut Vec<Issue>) {
@@ -147,22 +130,17 @@ fn volumes(document: &mut Document, issues: &mut Vec<Issue>) {
         let Some(backend) = document.text("volume.*.backend", &names) else {
             continue;
         };
-        let known = BACKENDS.iter().map(|(name, _)| *name);
-        match backend_state(&backend) {
-            Some(BackendState::Ready) => {}
-            Some(BackendState::Later) => {
-                let text = format!("backend {backend} is not built yet: the volume answers errors");
-                warn(document, &names, &text);
-            }
-            None => issues.push(
+        let known = BACKENDS.iter().copied();
+        if !BACKENDS.contains(&backend.as_str()) {
+            issues.push(
                 Issue::new(
                     fill(entry.key.path, &names),
                     format!("{backend:?} is no backend"),
                 )
                 .at(entry.origin)
-                .allowed(known.clone().collect::<Vec<_>>().join(", "))
+                .allowed(BACKENDS.join(", "))
                 .suggest(nearest(&backend, known).map(str::to_owned)),
-            ),
+            );
         }
     }
 }

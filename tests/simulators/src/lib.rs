@@ -23,6 +23,8 @@
 
 pub mod disk;
 pub mod fault;
+pub mod gpfs;
+pub mod hammerspace;
 pub mod jobs;
 pub mod netapp;
 pub mod onefs;
@@ -344,6 +346,8 @@ type Start = fn(&Path, u16) -> Box<dyn Running>;
 
 /// The vendors that can be simulated.
 pub const TABLE: &[(&str, Start)] = &[
+    (gpfs::Gpfs::NAME, gpfs::start),
+    (hammerspace::Hammerspace::NAME, hammerspace::start),
     (netapp::NetApp::NAME, netapp::start),
     (onefs::OneFs::NAME, onefs::start),
     (purestorage::FlashBlade::NAME, purestorage::start),

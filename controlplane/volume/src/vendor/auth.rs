@@ -93,7 +93,7 @@ impl Auth for HeaderToken {
 pub(crate) struct SessionCookie {
     /// Has the credentials, and may be repeated.
     pub(crate) login: Call,
-    /// The cookie that is the session.
+    /// The cookie that is the session; empty: whichever is set.
     pub(crate) session: &'static str,
     /// The cookie that guards, and the header that repeats it.
     pub(crate) guard: Option<(&'static str, &'static str)>,
@@ -107,7 +107,11 @@ impl Auth for SessionCookie {
         let answer = rest.bare(&self.login).await?;
         let cookies = cookies(&answer);
         let value = |name: &str| cookies.iter().find(|(n, _)| n == name).map(|(_, v)| v);
-        if value(self.session).is_none() {
+        let opened = match self.session {
+            "" => !cookies.is_empty(),
+            name => value(name).is_some(),
+        };
+        if !opened {
             return Err(senseless(rest, &self.login, "no session in the answer"));
         }
         let all = cookies

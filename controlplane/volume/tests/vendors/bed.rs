@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
-use proxy_simulators::Running;
+use proxy_simulators::jobs::Jobs;
+use proxy_simulators::{Fault, Running};
 use proxy_volume::{
     Capability, Cause, Control, Limits, ScopeQuota, Spec, VendorError, Volume, VolumeError, Volumes,
 };
@@ -53,6 +54,37 @@ impl Bed {
             fsprefix: ".".to_owned(),
             options: self.options.clone(),
         }
+    }
+}
+
+/// Stands where a simulator would, for backends that call nobody.
+pub struct Nobody;
+
+impl Running for Nobody {
+    fn url(&self) -> String {
+        String::new()
+    }
+
+    fn ca_file(&self) -> &Path {
+        Path::new("")
+    }
+
+    fn inject(&self, _: Fault) {}
+
+    fn heal(&self) {}
+
+    fn count(&self, _: &str, _: &str) -> usize {
+        0
+    }
+
+    fn expire(&self) {}
+
+    fn stop(&self) {}
+
+    fn resume(&self) {}
+
+    fn jobs(&self) -> Option<&Jobs> {
+        None
     }
 }
 

@@ -1,9 +1,11 @@
 //! The vendors: a simulator each, with usual credentials.
 
-use proxy_simulators::{Simulator, netapp, onefs, purestorage, vast, weka};
+use std::path::Path;
+
+use proxy_simulators::{Simulator, gpfs, hammerspace, netapp, onefs, purestorage, vast, weka};
 use serde_json::{Value, json};
 
-use crate::bed::Bed;
+use crate::bed::{Bed, Nobody};
 
 fn options(value: Value) -> serde_json::Map<String, Value> {
     value.as_object().unwrap().clone()
@@ -182,6 +184,101 @@ pub fn purestorage_1() -> Bed {
     purestorage_of("1.8")
 }
 
+pub fn gpfs_options(sim: &Simulator<gpfs::Gpfs>) -> serde_json::Map<String, Value> {
+    options(json!({
+        "gpfs_endpoint": sim.url(),
+        "gpfs_username": gpfs::USER,
+        "gpfs_password": gpfs::PASSWORD,
+        "gpfs_fs_name": gpfs::FS_NAME,
+        "gpfs_independent_filesets": true,
+        "gpfs_ca_file": sim.ca_file(),
+        "api_calls_per_second": 1000,
+    }))
+}
+
+pub fn gpfs() -> Bed {
+    let home = home();
+    let sim = Simulator::start(gpfs::Gpfs::new(&home.path().join("mount")), home.path());
+    Bed {
+        backend: "gpfs",
+        options: gpfs_options(&sim),
+        sim: Box::new(sim),
+        home,
+        endpoint: "gpfs_endpoint",
+        ca_option: "gpfs_ca_file",
+        secret_option: "gpfs_password",
+        steps: &[
+            ("POST", "/filesets"),
+            ("GET", "/jobs/"),
+            ("POST", "/quotas"),
+        ],
+    }
+}
+
+pub fn hammerspace_options(
+    sim: &Simulator<hammerspace::Hammerspace>,
+) -> serde_json::Map<String, Value> {
+    options(json!({
+        "address": format!("{}{}", sim.url(), hammerspace::BASE),
+        "username": hammerspace::USER,
+        "password": hammerspace::PASSWORD,
+        "mount_source": "10.0.0.7",
+        "share_query_wait_sec": 0.01,
+        "mount_shares": false,
+        "ssl_ca_file": sim.ca_file(),
+        "api_calls_per_second": 1000,
+    }))
+}
+
+pub fn hammerspace() -> Bed {
+    let home = home();
+    let vendor = hammerspace::Hammerspace::new(&home.path().join("mount"));
+    let sim = Simulator::start(vendor, home.path());
+    Bed {
+        backend: "hammerspace",
+        options: hammerspace_options(&sim),
+        sim: Box::new(sim),
+        home,
+        endpoint: "address",
+        ca_option: "ssl_ca_file",
+        secret_option: "password",
+        steps: &[
+            ("POST", "/login"),
+            ("GET", "/shares/"),
+            ("POST", "/shares"),
+            ("GET", "/tasks/"),
+        ],
+    }
+}
+
+/// A bed without an interface of its own.
+fn bare(backend: &'static str, options: serde_json::Map<String, Value>) -> Bed {
+    Bed {
+        backend,
+        options,
+        sim: Box::new(Nobody),
+        home: home(),
+        endpoint: "",
+        ca_option: "",
+        secret_option: "",
+        steps: &[],
+    }
+}
+
+pub fn exascaler() -> Bed {
+    let mut bed = bare("exascaler", options(json!({})));
+    let table = bed.home.path().join("table");
+    std::fs::create_dir(&table).unwrap();
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vendors/lfs.sh");
+    bed.options
+        .insert("lfs_command".to_owned(), json!(["bash", program, table]));
+    bed
+}
+
+pub fn hammerspace_base() -> Bed {
+    bare("hammerspace-base", options(json!({})))
+}
+
 /// How a bed of a backend is made.
 pub fn of(backend: &str) -> fn() -> Bed {
     match backend {
@@ -190,6 +287,8 @@ pub fn of(backend: &str) -> fn() -> Bed {
         "dellemc-onefs" => onefs,
         "vast" => vast,
         "weka" => weka,
+        "gpfs" => gpfs,
+        "hammerspace" => hammerspace,
         other => panic!("no bed for {other}"),
     }
 }

@@ -144,11 +144,11 @@ pub fn failed_job(scene: &mut Scene) {
     jobs.take(2);
     jobs.fail_next("7654321", "the disk ate it");
     let error = vendor_error(scene.create_scope(Some(MIB)));
-    assert_eq!(
-        (error.cause, error.code.as_deref()),
-        (Cause::JobFailed, Some("7654321"))
-    );
-    assert!(error.text.contains("the disk ate it"), "{error}");
+    assert_eq!(error.cause, Cause::JobFailed);
+    // Not every vendor has a place of its own for the code.
+    for told in ["7654321", "the disk ate it"] {
+        assert!(error.to_string().contains(told), "{error}");
+    }
     scene.create_scope(Some(MIB)).unwrap();
     scene.settles(|quota| quota.limit_bytes == Some(MIB));
 }

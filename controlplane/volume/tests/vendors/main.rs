@@ -11,7 +11,10 @@
 
 mod bed;
 mod beds;
+mod exascaler;
 mod faults;
+mod gpfs;
+mod hammerspace;
 mod limits;
 mod netapp;
 mod onefs;
@@ -30,7 +33,7 @@ use bed::{Bed, Scene};
 /// A scenario: its name, and what it does with a fresh scene.
 type Scenario = (&'static str, fn(&mut Scene));
 
-/// The table.
+/// The table: what a volume does.
 const SCENARIOS: &[Scenario] = &[
     ("scopes are made, described, changed, lifted", scopes::life),
     ("a scope is made once", scopes::twice),
@@ -43,6 +46,10 @@ const SCENARIOS: &[Scenario] = &[
     ("snapshots are kept and brought back", trees::snapshots),
     ("snapshots end when they should", trees::expiry),
     ("capacity, health and performance are told", trees::numbers),
+];
+
+/// The part of the table that is about an interface.
+const OVER_THE_WIRE: &[Scenario] = &[
     ("what is down is told, and comes back", faults::down),
     ("it may be down at the start", faults::down_at_start),
     ("slow answers are waited for", faults::slow),
@@ -61,8 +68,17 @@ const SCENARIOS: &[Scenario] = &[
 
 /// Runs the whole table against one bed after another; all of it, also when something fails.
 fn run(make: fn() -> Bed) {
+    run_all(make, SCENARIOS.iter().chain(OVER_THE_WIRE));
+}
+
+/// As [`run`], for a backend that calls nobody.
+fn run_alone(make: fn() -> Bed) {
+    run_all(make, SCENARIOS.iter());
+}
+
+fn run_all(make: fn() -> Bed, scenarios: impl Iterator<Item = &'static Scenario>) {
     let mut failed = Vec::new();
-    for (name, scenario) in SCENARIOS {
+    for (name, scenario) in scenarios {
         let mut scene = Scene::new(make());
         let backend = scene.bed.backend;
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| scenario(&mut scene)));
@@ -103,4 +119,24 @@ fn purestorage_passes_the_table() {
 #[test]
 fn purestorage_passes_the_table_by_its_first_interface() {
     run(beds::purestorage_1);
+}
+
+#[test]
+fn gpfs_passes_the_table() {
+    run(beds::gpfs);
+}
+
+#[test]
+fn hammerspace_passes_the_table() {
+    run(beds::hammerspace);
+}
+
+#[test]
+fn hammerspace_base_passes_the_table() {
+    run_alone(beds::hammerspace_base);
+}
+
+#[test]
+fn exascaler_passes_the_table() {
+    run_alone(beds::exascaler);
 }
