@@ -453,6 +453,9 @@ fn floods_end_their_connection_and_nothing_else() {
 fn streams_beyond_the_limit_wait_or_are_refused() {
     let server = server_with("[server.limits]\nhttp2-streams-max = 4\n");
     let client = Client::open(server.client());
+    // With the first answer the client knows the limit, and holds the others back.
+    let first = client.ask(&Request::new("GET", "/"));
+    assert_eq!(first.expect("an answer").status, 200);
     std::thread::scope(|scope| {
         for _ in 0..32 {
             scope.spawn(|| {
