@@ -1,9 +1,11 @@
-//! Goal: Redis killed, frozen, emptied or failed over during uploads and downloads costs no byte,
-//! moves no offset back, keeps no request past its bound, and is over without a restart.
-//! Method: two servers, eight uploads that hop between them, two downloads; the fault lasts
-//! `STORAGE_TEST_FAULT_SECONDS` (3) in the middle. Real Redis, real Sentinel.
+//! Goal: Redis killed, frozen, emptied or failed over, or etcd killed or frozen, during uploads,
+//! downloads, clones and deletions costs no byte, moves no offset back, keeps no request past its
+//! bound, is told by health, and is over without a restart.
+//! Method: two servers, eight uploads that hop between them, two downloads, clones that are deleted
+//! again; the fault lasts `STORAGE_TEST_FAULT_SECONDS` (3) in the middle. Real Redis, Sentinel and
+//! etcd.
 //!
-//! Source: docs/semantics.md#fleet-uploads.
+//! Source: docs/semantics.md#fleet-uploads, docs/semantics.md#fleet-tasks.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,10 +13,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use proxy_testkit::data::{Pattern, Random};
+use proxy_testkit::etcd::Etcd;
 use proxy_testkit::redis::{RedisServer, SERVICE, Watched};
 use proxy_testkit::tus::{Upload, offset};
 use proxy_testkit::{Folder, Request, Response, Server, Settings, env_number, wait};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
@@ -22,6 +25,10 @@ const VOLUME: &str = "shared";
 const UPLOADS: u64 = 8;
 /// A claim waits ten seconds for a writer elsewhere; a busy machine takes its time.
 const REQUEST_BOUND: Duration = Duration::from_secs(15);
+/// What a change of health may take.
+const TOLD: Duration = Duration::from_secs(10);
+/// Files of a folder that is cloned.
+const FILES: usize = 300;
 /// From the end of the fault to the end of every upload.
 const RECOVERY_BOUND: Duration = Duration::from_secs(60);
 
@@ -31,33 +38,32 @@ struct Bed {
     folder: Folder,
     stop: AtomicBool,
     done: AtomicU64,
+    tasks: AtomicU64,
     longest_ms: AtomicU64,
-    _volume: TempDir,
+    volume: TempDir,
 }
 
 impl Bed {
-    fn new(redis: &str) -> Self {
+    /// `neighbours` are tables that say where Redis and etcd are.
+    fn new(neighbours: &str) -> Self {
         let volume = TempDir::with_prefix("storage-volume-").expect("a directory");
-        let node = |()| {
+        let node = |number: &str| {
             let tables = format!(
-                "[volume.{VOLUME}]\nbackend = \"vfs\"\npath = \"{}\"\n[redis]\n{redis}\n",
+                "[volume.{VOLUME}]\nbackend = \"vfs\"\npath = \"{}\"\n{neighbours}\n",
                 volume.path().display()
             );
-            let settings = Settings {
-                tables,
-                ..Settings::default()
-            };
-            Server::start_with(PROGRAM, settings)
+            Server::start_with(PROGRAM, Settings::fleet(number, tables))
         };
-        let nodes = [(), ()].map(node);
+        let nodes = ["i-one", "i-two"].map(node);
         let folder = folder(&nodes[0], volume.path());
         Self {
             nodes,
             folder,
             stop: AtomicBool::new(false),
             done: AtomicU64::new(0),
+            tasks: AtomicU64::new(0),
             longest_ms: AtomicU64::new(0),
-            _volume: volume,
+            volume,
         }
     }
 
@@ -147,6 +153,59 @@ impl Bed {
         }
     }
 
+    /// Clones a folder and deletes both, again and again.
+    fn tasks(&self, volume: &Path, random: &mut Random) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let node = &self.nodes[random.below(2) as usize];
+            let [source, copy] = [(), ()].map(|()| folder(node, volume));
+            std::fs::remove_dir(&copy.path).expect("an empty folder");
+            let content = vec![b'x'; 4096];
+            for number in 0..FILES {
+                let path = source.path.join(format!("f{number}"));
+                std::fs::write(path, &content).expect("a file");
+            }
+            let body = json!({
+                "src_volume": VOLUME, "src_vfid": source.vfid,
+                "dst_volume": VOLUME, "dst_vfid": copy.vfid,
+            });
+            self.task(node, "/folder/clone", &body);
+            for number in 0..FILES {
+                let copied = std::fs::read(copy.path.join(format!("f{number}")));
+                assert!(copied.expect("a copy") == content, "other bytes");
+            }
+            for folder in [source, copy] {
+                let body = json!({"volume": VOLUME, "vfid": folder.vfid});
+                self.task(node, "/folder/delete", &body);
+                assert!(!folder.path.exists(), "{} is there", folder.vfid);
+            }
+            self.tasks.fetch_add(3, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins a task, and waits for its end.
+    fn task(&self, node: &Server, path: &str, body: &Value) {
+        let begun = self.timed(|| node.ask("POST", path, body));
+        assert!(matches!(begun.status, 200 | 202), "{path}: {begun}");
+        let body = json!({"bgtask_id": begun.json()["bgtask_id"]});
+        wait::until("the task ends", RECOVERY_BOUND, || {
+            let task = self.timed(|| node.ask("GET", "/task", &body));
+            let task = task.expect(200).json();
+            assert!(task["state"] != "failed", "{task}");
+            (task["state"] == "done").then_some(())
+        });
+    }
+
+    /// Waits until health of both says so.
+    fn await_health(&self, well: bool) {
+        for node in &self.nodes {
+            wait::until(&format!("health says {well}"), TOLD, || {
+                let health = Request::new("GET", "/health").send(node.internal());
+                let health = health.expect(200).json();
+                (health["connectivity"]["overall_healthy"] == well).then_some(())
+            });
+        }
+    }
+
     /// Runs the load around `fault`.
     fn run(&self, topic: &str, fault: impl FnOnce()) {
         let mut random = Random::printed(topic);
@@ -166,15 +225,20 @@ impl Bed {
             for _ in 0..2 {
                 scope.spawn(|| self.download(&token, &content));
             }
+            let mut dice = Random::seeded(random.draw());
+            scope.spawn(move || self.tasks(self.volume.path(), &mut dice));
             self.await_uploads(UPLOADS);
             fault();
+            self.await_health(true);
             let before = self.done.load(Ordering::Relaxed);
             self.await_uploads(before + 2 * UPLOADS);
             self.stop.store(true, Ordering::Relaxed);
         });
         let longest = self.longest_ms.load(Ordering::Relaxed);
         let done = self.done.load(Ordering::Relaxed);
-        eprintln!("{topic}: {done} uploads, longest request {longest} ms");
+        let tasks = self.tasks.load(Ordering::Relaxed);
+        eprintln!("{topic}: {done} uploads, {tasks} tasks, longest request {longest} ms");
+        assert!(0 < tasks, "no task has ended");
         for node in &self.nodes {
             wait::until("health is back", RECOVERY_BOUND, || {
                 let metrics = node.metrics();
@@ -216,7 +280,43 @@ fn folder(server: &Server, volume: &Path) -> Folder {
 }
 
 fn plain(redis: &RedisServer) -> Bed {
-    Bed::new(&format!("addr = \"{}\"", redis.addr()))
+    Bed::new(&format!("[redis]\naddr = \"{}\"", redis.addr()))
+}
+
+/// With the settings of Redis in etcd.
+fn with_etcd(etcd: &Etcd, redis: &RedisServer) -> Bed {
+    etcd.put("/sorna/local/config/redis/addr", &redis.addr().to_string());
+    let bed = Bed::new(&etcd.table());
+    bed.await_health(true);
+    bed
+}
+
+#[test]
+fn etcd_is_killed() {
+    let (Some(mut etcd), Some(redis)) = (Etcd::start(), RedisServer::start()) else {
+        return;
+    };
+    let bed = with_etcd(&etcd, &redis);
+    bed.run("etcd killed", || {
+        etcd.kill();
+        bed.await_health(false);
+        last();
+        etcd.run();
+    });
+}
+
+#[test]
+fn etcd_is_frozen() {
+    let (Some(etcd), Some(redis)) = (Etcd::start(), RedisServer::start()) else {
+        return;
+    };
+    let bed = with_etcd(&etcd, &redis);
+    bed.run("etcd frozen", || {
+        etcd.freeze();
+        bed.await_health(false);
+        last();
+        etcd.thaw();
+    });
 }
 
 #[test]
@@ -224,8 +324,10 @@ fn redis_is_killed() {
     let Some(mut redis) = RedisServer::start() else {
         return;
     };
-    plain(&redis).run("killed", || {
+    let bed = plain(&redis);
+    bed.run("killed", || {
         redis.kill();
+        bed.await_health(false);
         last();
         redis.restart();
     });
@@ -236,8 +338,10 @@ fn redis_is_frozen() {
     let Some(redis) = RedisServer::start() else {
         return;
     };
-    plain(&redis).run("frozen", || {
+    let bed = plain(&redis);
+    bed.run("frozen", || {
         redis.freeze();
+        bed.await_health(false);
         last();
         redis.thaw();
     });
@@ -261,7 +365,7 @@ fn redis_is_failed_over() {
         return;
     };
     let redis = format!(
-        "sentinel = \"{}\"\nservice-name = \"{SERVICE}\"",
+        "[redis]\nsentinel = \"{}\"\nservice-name = \"{SERVICE}\"",
         watched.addr()
     );
     Bed::new(&redis).run("failed over", || {
