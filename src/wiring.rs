@@ -14,6 +14,7 @@ mod levels;
 mod links;
 mod manager;
 mod mounting;
+mod outside;
 mod running;
 mod snapshot;
 mod stats;

@@ -23,6 +23,7 @@ use super::figures::{BusFigures, Heard, LinkFigures, TaskFigures};
 use super::links::{self, Links};
 use super::manager::{self, Peer};
 use super::mounting::Ear;
+use super::outside;
 use super::stats::SharedStats;
 use super::tasks;
 use super::uploads;
@@ -143,6 +144,7 @@ impl Fleet {
         self.checks = checks(etcd.as_ref(), &links);
         self.share_uploads(&links, store);
         let bus = self.share_events(settings, &links);
+        outside::lend(volumes, etcd.as_ref(), bus.as_ref());
         let heard = Heard::default();
         self.ear = bus.clone().map(|bus| Ear {
             bus,
