@@ -19,6 +19,7 @@ use proxy_core::relpath::RelPath;
 
 use crate::capability::{Capability, Kind};
 use crate::control::Control;
+use crate::directory_quota::{self, Limited};
 use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::folder::Job;
@@ -248,6 +249,12 @@ pub trait Backend: Send + Sync {
     /// Lets go of the opened directory, so that it can be unmounted. The next operation opens it.
     fn close(&self) {}
 
+    /// How scopes are limited by objects of the storage system beside them; `None` where they are
+    /// not. Whoever says so needs to say nothing else of scopes.
+    fn limits<'a>(&'a self, _tree: &'a Tree) -> Option<Limited<'a>> {
+        None
+    }
+
     /// Makes a quota scope, with a limit where the backend enforces one.
     ///
     /// # Errors
@@ -255,9 +262,15 @@ pub trait Backend: Send + Sync {
     async fn create_scope(
         &self,
         scope: QuotaScopeId,
-        _limit_bytes: Option<u64>,
+        limit_bytes: Option<u64>,
     ) -> Result<(), VolumeError> {
-        self.tree().await?.create_scope(scope).await
+        let tree = self.tree().await?;
+        match self.limits(&tree) {
+            Some(Limited { limiter, .. }) => {
+                directory_quota::create(&tree, &*limiter, scope, limit_bytes).await
+            }
+            None => tree.create_scope(scope).await,
+        }
     }
 
     /// Numbers of a quota scope; `None` when there is no such scope.
@@ -265,28 +278,37 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// Only those of the system.
     async fn describe_scope(&self, scope: QuotaScopeId) -> Result<Option<ScopeQuota>, VolumeError> {
-        let exists = self.tree().await?.scope_exists(scope).await?;
-        Ok(exists.then(ScopeQuota::default))
+        let tree = self.tree().await?;
+        if let Some(Limited { limiter, .. }) = self.limits(&tree) {
+            return directory_quota::describe(&tree, &*limiter, scope).await;
+        }
+        Ok(tree.scope_exists(scope).await?.then(ScopeQuota::default))
     }
 
     /// Sets the limit of an existing scope.
     ///
     /// # Errors
     /// Only those of the system.
-    async fn update_scope(
-        &self,
-        _scope: QuotaScopeId,
-        _limit_bytes: u64,
-    ) -> Result<(), VolumeError> {
-        Ok(())
+    async fn update_scope(&self, scope: QuotaScopeId, limit_bytes: u64) -> Result<(), VolumeError> {
+        let tree = self.tree().await?;
+        match self.limits(&tree) {
+            Some(Limited { limiter, .. }) => {
+                directory_quota::set(&tree, &*limiter, scope, limit_bytes).await
+            }
+            None => Ok(()),
+        }
     }
 
     /// Lifts the limit of an existing scope, and keeps the scope.
     ///
     /// # Errors
     /// Only those of the system.
-    async fn unset_scope(&self, _scope: QuotaScopeId) -> Result<(), VolumeError> {
-        Ok(())
+    async fn unset_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
+        let tree = self.tree().await?;
+        match self.limits(&tree) {
+            Some(Limited { limiter, .. }) => directory_quota::unset(&tree, &*limiter, scope).await,
+            None => Ok(()),
+        }
     }
 
     /// Removes a scope without vfolders, and its limit. A missing one is no error.
@@ -294,7 +316,11 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`VolumeError::ScopeNotEmpty`].
     async fn delete_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
-        self.tree().await?.delete_scope(scope).await
+        let tree = self.tree().await?;
+        match self.limits(&tree) {
+            Some(Limited { limiter, .. }) => directory_quota::delete(&tree, &*limiter, scope).await,
+            None => tree.delete_scope(scope).await,
+        }
     }
 
     /// How much can be written into a scope, as far as the file system says.
@@ -504,10 +530,11 @@ pub trait Backend: Send + Sync {
         size: u64,
         session: SessionId,
     ) -> Result<Prepared, VolumeError> {
-        self.tree()
-            .await?
-            .prepare_upload(vfid, path, size, session)
-            .await
+        let tree = self.tree().await?;
+        if let Some(Limited { limiter, lately }) = self.limits(&tree) {
+            lately.refuse(&tree, &*limiter, vfid.scope, size).await?;
+        }
+        tree.prepare_upload(vfid, path, size, session).await
     }
 
     /// The version of the layout on disk; 2 when the volume does not say.

@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::ops::Deref;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,20 +35,20 @@ const ASK_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A vendor's object that limits a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
+pub struct Found {
     /// The vendor's number or name for it.
-    pub(crate) id: String,
+    pub id: String,
     /// Bytes in use, once they are counted.
-    pub(crate) used_bytes: Option<u64>,
+    pub used_bytes: Option<u64>,
     /// The limit that counts.
-    pub(crate) limit_bytes: Option<u64>,
+    pub limit_bytes: Option<u64>,
 }
 
 /// The objects of one vendor.
 #[async_trait]
-pub(crate) trait Limiter: Send + Sync {
+pub trait Limiter: Send + Sync {
     /// The file in the scope that notes the object's number; `None` where it needs no note.
-    const NOTE: Option<&'static str>;
+    fn note(&self) -> Option<&'static str>;
 
     /// The object of a scope; `noted` is what the note says, which may be wrong.
     async fn find(
@@ -75,9 +76,9 @@ pub(crate) trait Limiter: Send + Sync {
 ///
 /// # Errors
 /// See there, and those of the vendor.
-pub(crate) async fn create<L: Limiter>(
+pub(crate) async fn create(
     tree: &Tree,
-    limiter: &L,
+    limiter: &dyn Limiter,
     scope: QuotaScopeId,
     limit_bytes: Option<u64>,
 ) -> Result<(), VolumeError> {
@@ -112,12 +113,12 @@ pub(crate) async fn create<L: Limiter>(
 }
 
 /// Whether a scope that is there may be the work of a try that was interrupted.
-async fn is_half_made<L: Limiter>(
+async fn is_half_made(
     tree: &Tree,
-    limiter: &L,
+    limiter: &dyn Limiter,
     scope: QuotaScopeId,
 ) -> Result<bool, VolumeError> {
-    let Some(name) = L::NOTE else {
+    let Some(name) = limiter.note() else {
         let is_empty = tree.scope_is_empty(scope).await?;
         return Ok(is_empty && limiter.find(scope, None).await?.is_none());
     };
@@ -152,9 +153,9 @@ async fn holds_only(
 ///
 /// # Errors
 /// Those of the vendor.
-pub(crate) async fn describe<L: Limiter>(
+pub(crate) async fn describe(
     tree: &Tree,
-    limiter: &L,
+    limiter: &dyn Limiter,
     scope: QuotaScopeId,
 ) -> Result<Option<ScopeQuota>, VolumeError> {
     if !tree.scope_exists(scope).await? {
@@ -171,9 +172,9 @@ pub(crate) async fn describe<L: Limiter>(
 ///
 /// # Errors
 /// Those of the vendor.
-pub(crate) async fn set<L: Limiter>(
+pub(crate) async fn set(
     tree: &Tree,
-    limiter: &L,
+    limiter: &dyn Limiter,
     scope: QuotaScopeId,
     limit_bytes: u64,
 ) -> Result<(), VolumeError> {
@@ -186,7 +187,7 @@ pub(crate) async fn set<L: Limiter>(
         }
         None => limiter.make(scope, limit_bytes).await?,
     };
-    match L::NOTE {
+    match limiter.note() {
         Some(name) => write_note(tree, scope, name, id).await,
         None => Ok(()),
     }
@@ -196,15 +197,15 @@ pub(crate) async fn set<L: Limiter>(
 ///
 /// # Errors
 /// Those of the vendor.
-pub(crate) async fn unset<L: Limiter>(
+pub(crate) async fn unset(
     tree: &Tree,
-    limiter: &L,
+    limiter: &dyn Limiter,
     scope: QuotaScopeId,
 ) -> Result<(), VolumeError> {
     if let Some(found) = find(tree, limiter, scope).await? {
         limiter.remove(scope, &found.id).await?;
     }
-    let Some(name) = L::NOTE else {
+    let Some(name) = limiter.note() else {
         return Ok(());
     };
     tree.on_volume(move |root| {
@@ -221,9 +222,9 @@ pub(crate) async fn unset<L: Limiter>(
 ///
 /// # Errors
 /// See there, and those of the vendor.
-pub(crate) async fn delete<L: Limiter>(
+pub(crate) async fn delete(
     tree: &Tree,
-    limiter: &L,
+    limiter: &dyn Limiter,
     scope: QuotaScopeId,
 ) -> Result<(), VolumeError> {
     if !tree.scope_exists(scope).await? {
@@ -244,9 +245,36 @@ pub(crate) async fn delete<L: Limiter>(
     tree.delete_scope(scope).await
 }
 
+/// How the scopes of a volume are limited; see [`crate::Backend::limits`].
+pub struct Limited<'a> {
+    /// The vendor's objects.
+    pub limiter: Held<'a>,
+    /// What it said lately.
+    pub lately: &'a Lately,
+}
+
+/// A limiter that lives as long as its volume, or as long as the call.
+pub enum Held<'a> {
+    /// The volume's.
+    Lent(&'a dyn Limiter),
+    /// Made for the call.
+    Own(Box<dyn Limiter + 'a>),
+}
+
+impl<'a> Deref for Held<'a> {
+    type Target = dyn Limiter + 'a;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Lent(limiter) => *limiter,
+            Self::Own(limiter) => &**limiter,
+        }
+    }
+}
+
 /// What the vendor said of scopes lately, so that not every upload asks.
 #[derive(Default)]
-pub(crate) struct Lately(Mutex<HashMap<QuotaScopeId, (Instant, ScopeQuota)>>);
+pub struct Lately(Mutex<HashMap<QuotaScopeId, (Instant, ScopeQuota)>>);
 
 impl Lately {
     fn of(&self, scope: QuotaScopeId) -> Option<ScopeQuota> {
@@ -259,10 +287,10 @@ impl Lately {
     ///
     /// # Errors
     /// [`VolumeError::QuotaExceeded`]. What cannot be known now is told when bytes are written.
-    pub(crate) async fn refuse<L: Limiter>(
+    pub(crate) async fn refuse(
         &self,
         tree: &Tree,
-        limiter: &L,
+        limiter: &dyn Limiter,
         scope: Option<QuotaScopeId>,
         bytes: u64,
     ) -> Result<(), VolumeError> {
@@ -297,12 +325,12 @@ fn over(quota: ScopeQuota, bytes: u64) -> Option<Quota> {
     (quota.left_bytes() < bytes).then_some(quota)
 }
 
-async fn find<L: Limiter>(
+async fn find(
     tree: &Tree,
-    limiter: &L,
+    limiter: &dyn Limiter,
     scope: QuotaScopeId,
 ) -> Result<Option<Found>, VolumeError> {
-    let noted = match L::NOTE {
+    let noted = match limiter.note() {
         Some(name) => note(tree, scope, name).await?,
         None => None,
     };

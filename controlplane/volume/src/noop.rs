@@ -53,6 +53,14 @@ impl Backend for Noop {
         Ok(None)
     }
 
+    async fn update_scope(&self, _: QuotaScopeId, _: u64) -> Result<(), VolumeError> {
+        Ok(())
+    }
+
+    async fn unset_scope(&self, _: QuotaScopeId) -> Result<(), VolumeError> {
+        Ok(())
+    }
+
     async fn create_folder(&self, _: VFolderId, _: u32) -> Result<(), VolumeError> {
         Ok(())
     }

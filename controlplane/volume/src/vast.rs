@@ -16,16 +16,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use proxy_anchor::VolumeRoot;
-use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
-use proxy_core::relpath::RelPath;
+use proxy_core::id::{TaskId, VFolderId};
 use serde_json::Value;
 
-use crate::backend::{
-    Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Prepared, Restore, ScopeQuota,
-};
+use crate::backend::{Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore};
 use crate::capability::Kind;
 use crate::control::Control;
-use crate::directory_quota::Lately;
+use crate::directory_quota::{Held, Lately, Limited};
 use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::snapshot::{Snapshot, SnapshotName, Unit};
@@ -36,7 +33,7 @@ use crate::vendor::options::Options;
 use crate::vendor::rest::REST_OPTIONS;
 use crate::vfs::Vfs;
 use crate::volumes::{Spec, SpecError};
-use crate::{directory_quota, dot_snapshot, restore};
+use crate::{dot_snapshot, restore};
 use vms::Vms;
 
 pub(crate) use vms::OPTIONS;
@@ -156,45 +153,11 @@ impl Backend for Vast {
         Some(self.vms.rest.stats())
     }
 
-    async fn create_scope(
-        &self,
-        scope: QuotaScopeId,
-        limit_bytes: Option<u64>,
-    ) -> Result<(), VolumeError> {
-        let tree = self.tree().await?;
-        directory_quota::create(&tree, &self.vms, scope, limit_bytes).await
-    }
-
-    async fn describe_scope(&self, scope: QuotaScopeId) -> Result<Option<ScopeQuota>, VolumeError> {
-        let tree = self.tree().await?;
-        directory_quota::describe(&tree, &self.vms, scope).await
-    }
-
-    async fn update_scope(&self, scope: QuotaScopeId, limit_bytes: u64) -> Result<(), VolumeError> {
-        let tree = self.tree().await?;
-        directory_quota::set(&tree, &self.vms, scope, limit_bytes).await
-    }
-
-    async fn unset_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
-        let tree = self.tree().await?;
-        directory_quota::unset(&tree, &self.vms, scope).await
-    }
-
-    async fn delete_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
-        let (tree, limiter) = (self.tree().await?, &self.vms);
-        directory_quota::delete(&tree, limiter, scope).await
-    }
-
-    async fn prepare_upload(
-        &self,
-        vfid: VFolderId,
-        path: RelPath,
-        size: u64,
-        session: SessionId,
-    ) -> Result<Prepared, VolumeError> {
-        let (tree, limiter) = (self.tree().await?, &self.vms);
-        self.lately.refuse(&tree, limiter, vfid.scope, size).await?;
-        tree.prepare_upload(vfid, path, size, session).await
+    fn limits<'a>(&'a self, _tree: &'a Tree) -> Option<Limited<'a>> {
+        Some(Limited {
+            limiter: Held::Lent(&self.vms),
+            lately: &self.lately,
+        })
     }
 
     async fn delete_folder(

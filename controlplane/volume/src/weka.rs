@@ -18,16 +18,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use proxy_anchor::VolumeRoot;
-use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
-use proxy_core::relpath::RelPath;
+use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 use serde_json::Value;
 
-use crate::backend::{
-    Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Prepared, Restore, ScopeQuota,
-};
+use crate::backend::{Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore};
 use crate::capability::Kind;
 use crate::control::Control;
-use crate::directory_quota::{self, Found, Lately, Limiter};
+use crate::directory_quota::{Found, Held, Lately, Limited, Limiter};
 use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::restore;
@@ -104,7 +101,9 @@ fn path_of(scope: QuotaScopeId) -> String {
 
 #[async_trait]
 impl Limiter for Quotas<'_> {
-    const NOTE: Option<&'static str> = None;
+    fn note(&self) -> Option<&'static str> {
+        None
+    }
 
     async fn find(
         &self,
@@ -224,51 +223,14 @@ impl Backend for Weka {
         Some(self.api.rest.stats())
     }
 
-    async fn create_scope(
-        &self,
-        scope: QuotaScopeId,
-        limit_bytes: Option<u64>,
-    ) -> Result<(), VolumeError> {
-        let (tree, api) = (self.tree().await?, &self.api);
-        let quotas = Quotas { api, tree: &tree };
-        directory_quota::create(&tree, &quotas, scope, limit_bytes).await
-    }
-
-    async fn describe_scope(&self, scope: QuotaScopeId) -> Result<Option<ScopeQuota>, VolumeError> {
-        let (tree, api) = (self.tree().await?, &self.api);
-        let quotas = Quotas { api, tree: &tree };
-        directory_quota::describe(&tree, &quotas, scope).await
-    }
-
-    async fn update_scope(&self, scope: QuotaScopeId, limit_bytes: u64) -> Result<(), VolumeError> {
-        let (tree, api) = (self.tree().await?, &self.api);
-        let quotas = Quotas { api, tree: &tree };
-        directory_quota::set(&tree, &quotas, scope, limit_bytes).await
-    }
-
-    async fn unset_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
-        let (tree, api) = (self.tree().await?, &self.api);
-        let quotas = Quotas { api, tree: &tree };
-        directory_quota::unset(&tree, &quotas, scope).await
-    }
-
-    async fn delete_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
-        let (tree, api) = (self.tree().await?, &self.api);
-        let limiter = &Quotas { api, tree: &tree };
-        directory_quota::delete(&tree, limiter, scope).await
-    }
-
-    async fn prepare_upload(
-        &self,
-        vfid: VFolderId,
-        path: RelPath,
-        size: u64,
-        session: SessionId,
-    ) -> Result<Prepared, VolumeError> {
-        let (tree, api) = (self.tree().await?, &self.api);
-        let limiter = &Quotas { api, tree: &tree };
-        self.lately.refuse(&tree, limiter, vfid.scope, size).await?;
-        tree.prepare_upload(vfid, path, size, session).await
+    fn limits<'a>(&'a self, tree: &'a Tree) -> Option<Limited<'a>> {
+        Some(Limited {
+            limiter: Held::Own(Box::new(Quotas {
+                api: &self.api,
+                tree,
+            })),
+            lately: &self.lately,
+        })
     }
 
     async fn delete_folder(

@@ -379,7 +379,9 @@ fn metric_of(summary: &Value, workload: &Value, rates: &Value) -> Metric {
 
 #[async_trait]
 impl Limiter for Platform {
-    const NOTE: Option<&'static str> = Some(".quota_id");
+    fn note(&self) -> Option<&'static str> {
+        Some(".quota_id")
+    }
 
     async fn find(
         &self,

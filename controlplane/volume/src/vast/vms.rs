@@ -441,7 +441,9 @@ fn found(quota: &Value) -> Option<Found> {
 
 #[async_trait]
 impl Limiter for Vms {
-    const NOTE: Option<&'static str> = Some(".vast-quota-id");
+    fn note(&self) -> Option<&'static str> {
+        Some(".vast-quota-id")
+    }
 
     async fn find(
         &self,
