@@ -25,6 +25,7 @@ mod privileges;
 mod serve;
 mod settings;
 mod shutdown;
+mod verifier;
 mod wiring;
 
 use std::process::ExitCode;
