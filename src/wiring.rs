@@ -240,6 +240,8 @@ fn show_counters(
     state.metrics.add_source(Box::new(watched));
     state.metrics.add_source(Box::new(crate::logging::Counts));
     state.metrics.add_source(Box::new(levels.clone()));
+    let vendors = proxy_api::metrics::Vendors::new(Arc::clone(volumes));
+    state.metrics.add_source(Box::new(vendors));
     let stats = &settings.volume_stats;
     let every = stats.observe_interval.min(LOOK_INTERVAL_MAX);
     let looks = levels.watch(Arc::clone(volumes), every, stats.observe_timeout);

@@ -24,6 +24,7 @@ const MAY_BE_ABSENT: &[&str] = &[
     "storage_proxy_fleet_",
     "storage_proxy_sessions_",
     "storage_proxy_quota_",
+    "storage_proxy_vendor_",
     "backendai_storage_volume_throughput",
 ];
 

@@ -11,6 +11,7 @@ mod process;
 mod scopes;
 mod source;
 mod table;
+mod vendors;
 mod view;
 mod work;
 
@@ -24,6 +25,7 @@ pub use source::{Durations, RequestSeries, Sample, Source, Value};
 pub use table::{
     DURATION_BUCKETS_S, LOOK_BUCKETS_S, MetricRow, Stability, TABLE, TASK_BUCKETS_S, reference, row,
 };
+pub use vendors::Vendors;
 pub use view::{Cause, Endpoints};
 
 use scopes::Scopes;

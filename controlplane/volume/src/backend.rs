@@ -29,7 +29,9 @@ use crate::snapshot::{Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
 use crate::tree::Tree;
-use crate::vendor::{VendorError, VendorStats};
+use crate::vendor::VendorError;
+use crate::vendor::ledger::Ledger;
+use crate::vfs::Vfs;
 use crate::{kept, restore};
 
 /// Numbers of a quota scope; `None` is "not known" or "no limit".
@@ -223,7 +225,12 @@ pub trait Backend: Send + Sync {
     }
 
     /// What was asked of the storage system's own interface, for those that have one.
-    fn vendor_stats(&self) -> Option<VendorStats> {
+    fn ledger(&self) -> Option<&Ledger> {
+        None
+    }
+
+    /// The mounted directory under it, for backends that have one and manage more than that.
+    fn mounted(&self) -> Option<&Vfs> {
         None
     }
 
@@ -232,10 +239,17 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`VolumeError::Unavailable`] when it cannot be opened, [`VolumeError::Unsupported`] when
     /// the backend has none.
-    async fn tree(&self) -> Result<Arc<Tree>, VolumeError>;
+    async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
+        match self.mounted() {
+            Some(mounted) => mounted.tree().await,
+            None => Err(VolumeError::Unsupported),
+        }
+    }
 
     /// The opened directory for those who cannot wait; `None` until it is open.
-    fn root(&self) -> Option<VolumeRoot>;
+    fn root(&self) -> Option<VolumeRoot> {
+        self.mounted()?.root()
+    }
 
     /// Looks whether something else is mounted at the volume's path now, and opens that. `true`:
     /// it is another directory than before.
@@ -243,11 +257,18 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`VolumeError::Unavailable`]; what was open stays open then.
     async fn refresh(&self) -> Result<bool, VolumeError> {
-        Ok(false)
+        match self.mounted() {
+            Some(mounted) => mounted.refresh().await,
+            None => Ok(false),
+        }
     }
 
     /// Lets go of the opened directory, so that it can be unmounted. The next operation opens it.
-    fn close(&self) {}
+    fn close(&self) {
+        if let Some(mounted) = self.mounted() {
+            mounted.close();
+        }
+    }
 
     /// How scopes are limited by objects of the storage system beside them; `None` where they are
     /// not. Whoever says so needs to say nothing else of scopes.
@@ -352,6 +373,15 @@ pub trait Backend: Send + Sync {
         let tree = self.tree().await?;
         tree.delete_folder(vfid, Arc::clone(&control)).await?;
         tree.delete_snapshots(vfid, control).await
+    }
+
+    /// Removes the snapshots that the storage system keeps of a vfolder that is gone. Others'
+    /// snapshots stay, and none at all is fine.
+    ///
+    /// # Errors
+    /// Those of the storage system; a repetition removes the rest.
+    async fn forget_folder(&self, _vfid: VFolderId) -> Result<(), VolumeError> {
+        Ok(())
     }
 
     /// Copies a vfolder. See [`crate::Volume::clone_folder`].

@@ -163,6 +163,10 @@ impl Backend for CephFs {
         Kind::CephFs
     }
 
+    fn mounted(&self) -> Option<&Vfs> {
+        Some(&self.vfs)
+    }
+
     async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
         let tree = self.vfs.tree().await?;
         self.checked

@@ -19,7 +19,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use proxy_anchor::VolumeRoot;
 use proxy_core::id::QuotaScopeId;
 
 use crate::backend::{Backend, ScopeQuota};
@@ -30,6 +29,7 @@ use crate::limits::Limits;
 use crate::outside::Outside;
 use crate::tree::Tree;
 use crate::vendor::Cause;
+use crate::vendor::ledger::Ledger;
 use crate::vendor::options::Options;
 use crate::vfs::Vfs;
 use crate::volumes::{Spec, SpecError};
@@ -137,20 +137,12 @@ impl Backend for Exascaler {
         Kind::Exascaler
     }
 
-    async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
-        self.vfs.tree().await
+    fn ledger(&self) -> Option<&Ledger> {
+        Some(&self.lfs.ledger)
     }
 
-    fn root(&self) -> Option<VolumeRoot> {
-        self.vfs.root()
-    }
-
-    async fn refresh(&self) -> Result<bool, VolumeError> {
-        self.vfs.refresh().await
-    }
-
-    fn close(&self) {
-        self.vfs.close();
+    fn mounted(&self) -> Option<&Vfs> {
+        Some(&self.vfs)
     }
 
     async fn create_scope(

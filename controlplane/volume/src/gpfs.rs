@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use proxy_anchor::VolumeRoot;
 use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 
 use crate::backend::{Backend, Capacity, Cloned, HwInfo, Metric, Restore, ScopeQuota};
@@ -31,7 +30,8 @@ use crate::restore;
 use crate::snapshot::{Snapshot, SnapshotName, Unit};
 use crate::stamp::Stamp;
 use crate::tree::Tree;
-use crate::vendor::VendorStats;
+use crate::vendor::Cause;
+use crate::vendor::ledger::Ledger;
 use crate::vendor::options::Options;
 use crate::vendor::pace::Pace;
 use crate::vendor::rest::REST_OPTIONS;
@@ -131,6 +131,23 @@ impl Gpfs {
         }
     }
 
+    /// Removes what our vfolders left in a fileset: Scale keeps one that has snapshots.
+    async fn forget_scope(&self, fileset: &str) -> Result<(), VolumeError> {
+        let all = self.scale.snapshots(fileset).await?;
+        if all.iter().any(|name| !name.starts_with(PREFIX)) {
+            let text = "the fileset has snapshots that others made";
+            let error = self
+                .scale
+                .rest
+                .error("delete fileset", Cause::Conflict, text);
+            return Err(error.into());
+        }
+        for name in all {
+            self.scale.delete_snapshot(fileset, &name).await?;
+        }
+        Ok(())
+    }
+
     /// The snapshots of a vfolder with Scale's names for them, oldest first.
     async fn own(&self, vfid: VFolderId) -> Result<Vec<(String, Snapshot)>, VolumeError> {
         let names = self.scale.snapshots(&self.kept_in(vfid)?).await?;
@@ -190,24 +207,12 @@ impl Backend for Gpfs {
             .collect()
     }
 
-    async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
-        self.vfs.tree().await
+    fn mounted(&self) -> Option<&Vfs> {
+        Some(&self.vfs)
     }
 
-    fn root(&self) -> Option<VolumeRoot> {
-        self.vfs.root()
-    }
-
-    async fn refresh(&self) -> Result<bool, VolumeError> {
-        self.vfs.refresh().await
-    }
-
-    fn close(&self) {
-        self.vfs.close();
-    }
-
-    fn vendor_stats(&self) -> Option<VendorStats> {
-        Some(self.scale.rest.stats())
+    fn ledger(&self) -> Option<&Ledger> {
+        Some(self.scale.rest.ledger())
     }
 
     async fn create_scope(
@@ -257,6 +262,7 @@ impl Backend for Gpfs {
                 if !tree.scope_is_bare(scope, SNAPSHOTS_DIR).await? {
                     return Err(VolumeError::ScopeNotEmpty(scope));
                 }
+                self.forget_scope(&name).await?;
                 self.scale.unlink(&name).await?;
                 // Scale refuses one that is not empty: somebody was faster, and gets it back.
                 if let Err(error) = self.scale.delete(&name).await {
@@ -271,22 +277,12 @@ impl Backend for Gpfs {
         }
     }
 
-    async fn delete_folder(
-        &self,
-        vfid: VFolderId,
-        control: Arc<Control>,
-    ) -> Result<(), VolumeError> {
-        self.tree().await?.delete_folder(vfid, control).await?;
+    async fn forget_folder(&self, vfid: VFolderId) -> Result<(), VolumeError> {
         let Ok(fileset) = self.kept_in(vfid) else {
             return Ok(());
         };
-        match self.own(vfid).await {
-            Ok(own) => {
-                for (name, _) in own {
-                    self.scale.delete_snapshot(&fileset, &name).await?;
-                }
-            }
-            Err(error) => tracing::warn!(%vfid, %error, "snapshots of a deleted folder stay"),
+        for (name, _) in self.own(vfid).await? {
+            self.scale.delete_snapshot(&fileset, &name).await?;
         }
         Ok(())
     }

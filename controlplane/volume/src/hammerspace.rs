@@ -35,7 +35,7 @@ use crate::restore;
 use crate::snapshot::{Snapshot, SnapshotName, Unit};
 use crate::stamp::Stamp;
 use crate::tree::Tree;
-use crate::vendor::VendorStats;
+use crate::vendor::ledger::Ledger;
 use crate::vendor::options::Options;
 use crate::vendor::pace::Pace;
 use crate::vendor::rest::REST_OPTIONS;
@@ -266,24 +266,12 @@ impl Backend for Hammerspace {
         Kind::Hammerspace
     }
 
-    async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
-        self.vfs.tree().await
+    fn mounted(&self) -> Option<&Vfs> {
+        Some(&self.vfs)
     }
 
-    fn root(&self) -> Option<VolumeRoot> {
-        self.vfs.root()
-    }
-
-    async fn refresh(&self) -> Result<bool, VolumeError> {
-        self.vfs.refresh().await
-    }
-
-    fn close(&self) {
-        self.vfs.close();
-    }
-
-    fn vendor_stats(&self) -> Option<VendorStats> {
-        Some(self.shares.rest.stats())
+    fn ledger(&self) -> Option<&Ledger> {
+        Some(self.shares.rest.ledger())
     }
 
     async fn create_scope(
@@ -371,23 +359,15 @@ impl Backend for Hammerspace {
         self.tree_of(dst).await?.clone_folder(job, control).await
     }
 
-    async fn delete_folder(
-        &self,
-        vfid: VFolderId,
-        control: Arc<Control>,
-    ) -> Result<(), VolumeError> {
-        self.tree().await?.delete_folder(vfid, control).await?;
+    async fn forget_folder(&self, vfid: VFolderId) -> Result<(), VolumeError> {
         let Some(scope) = vfid.scope else {
             return Ok(());
         };
-        let forgotten = async {
-            for kept in self.own(vfid).await? {
-                self.forget(scope, kept).await?;
-            }
-            Ok::<_, VolumeError>(())
-        };
-        if let Err(error) = forgotten.await {
-            tracing::warn!(%vfid, %error, "snapshots of a deleted folder stay");
+        if !self.tree().await?.scope_exists(scope).await? {
+            return Ok(());
+        }
+        for kept in self.own(vfid).await? {
+            self.forget(scope, kept).await?;
         }
         Ok(())
     }

@@ -35,10 +35,11 @@ use crate::limits::Limits;
 use crate::snapshot::{Snapshot, SnapshotName, Unit};
 use crate::stamp::Stamp;
 use crate::tree::Tree;
+use crate::vendor::ledger::Ledger;
 use crate::vendor::options::Options;
 use crate::vendor::pace::Pace;
 use crate::vendor::rest::REST_OPTIONS;
-use crate::vendor::{VendorError, VendorStats};
+use crate::vendor::{READ_PERFORMANCE, VendorError};
 use crate::vfs::Vfs;
 use crate::volumes::{Spec, SpecError};
 use crate::{folder, restore};
@@ -212,31 +213,18 @@ fn whole(value: &Value, pointer: &str) -> u64 {
     number(value, pointer).round() as u64
 }
 
-/// What to say of a system that cannot be asked.
-fn unavailable(error: &VendorError) -> HwInfo {
-    HwInfo {
-        status: HwStatus::Unavailable,
-        status_info: Some(error.to_string()),
-        metadata: Vec::new(),
-    }
-}
-
 #[async_trait]
 impl Backend for NetApp {
     fn kind(&self) -> Kind {
         Kind::NetApp
     }
 
-    async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
-        self.vfs.tree().await
+    fn mounted(&self) -> Option<&Vfs> {
+        Some(&self.vfs)
     }
 
-    fn root(&self) -> Option<VolumeRoot> {
-        self.vfs.root()
-    }
-
-    fn vendor_stats(&self) -> Option<VendorStats> {
-        Some(self.ontap.rest.stats())
+    fn ledger(&self) -> Option<&Ledger> {
+        Some(self.ontap.rest.ledger())
     }
 
     async fn create_scope(
@@ -323,6 +311,15 @@ impl Backend for NetApp {
         tree.long(control, work).await
     }
 
+    async fn forget_folder(&self, vfid: VFolderId) -> Result<(), VolumeError> {
+        for (record, _) in self.owned(vfid).await? {
+            if let Some(uuid) = record["uuid"].as_str() {
+                self.ontap.delete_snapshot(uuid).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn usage(&self, vfid: VFolderId) -> Result<Usage, VolumeError> {
         match self.counted(vfid).await? {
             Some((file_count, used_bytes)) => Ok(Usage {
@@ -363,7 +360,7 @@ impl Backend for NetApp {
             .await
         {
             Ok(volume) => volume,
-            Err(error) => return Ok(unavailable(&error)),
+            Err(error) => return Ok(HwInfo::unavailable(&error)),
         };
         let state = volume["state"].as_str().unwrap_or("unknown");
         let online = state == "online";
@@ -381,7 +378,7 @@ impl Backend for NetApp {
 
     async fn metric(&self) -> Result<Metric, VolumeError> {
         // Averages of the last seconds; `statistics` has counters since the start.
-        let volume = self.ontap.volume("read volume metric", "metric").await?;
+        let volume = self.ontap.volume(READ_PERFORMANCE, "metric").await?;
         let metric = &volume["metric"];
         Ok(Metric {
             iops_read: whole(metric, "/iops/read"),
@@ -458,7 +455,7 @@ impl Backend for NetApp {
             places: vec![restore::Place::Volume(shown)],
             to,
             task,
-            free_bytes: self.fs_usage().await?.free_bytes(),
+            free_bytes: self.free_bytes().await?,
         };
         self.tree().await?.restore(job, control).await
     }

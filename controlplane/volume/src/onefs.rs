@@ -15,7 +15,6 @@ mod platform;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use proxy_anchor::VolumeRoot;
 use proxy_core::id::{TaskId, VFolderId};
 use serde_json::{Value, json};
 
@@ -28,7 +27,7 @@ use crate::limits::Limits;
 use crate::snapshot::{Snapshot, SnapshotName, Unit};
 use crate::stamp::Stamp;
 use crate::tree::Tree;
-use crate::vendor::VendorStats;
+use crate::vendor::ledger::Ledger;
 use crate::vendor::options::Options;
 use crate::vendor::rest::REST_OPTIONS;
 use crate::vfs::Vfs;
@@ -150,16 +149,12 @@ impl Backend for OneFs {
         Kind::OneFs
     }
 
-    async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
-        self.vfs.tree().await
+    fn mounted(&self) -> Option<&Vfs> {
+        Some(&self.vfs)
     }
 
-    fn root(&self) -> Option<VolumeRoot> {
-        self.vfs.root()
-    }
-
-    fn vendor_stats(&self) -> Option<VendorStats> {
-        Some(self.platform.rest.stats())
+    fn ledger(&self) -> Option<&Ledger> {
+        Some(self.platform.rest.ledger())
     }
 
     fn limits<'a>(&'a self, _tree: &'a Tree) -> Option<Limited<'a>> {
@@ -169,19 +164,9 @@ impl Backend for OneFs {
         })
     }
 
-    async fn delete_folder(
-        &self,
-        vfid: VFolderId,
-        control: Arc<Control>,
-    ) -> Result<(), VolumeError> {
-        self.tree().await?.delete_folder(vfid, control).await?;
-        match self.own(vfid).await {
-            Ok(own) => {
-                for (vendor, _) in own {
-                    self.platform.delete_snapshot(&vendor).await?;
-                }
-            }
-            Err(error) => tracing::warn!(%vfid, %error, "snapshots of a deleted folder stay"),
+    async fn forget_folder(&self, vfid: VFolderId) -> Result<(), VolumeError> {
+        for (vendor, _) in self.own(vfid).await? {
+            self.platform.delete_snapshot(&vendor).await?;
         }
         Ok(())
     }

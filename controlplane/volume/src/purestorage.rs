@@ -32,10 +32,10 @@ use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::snapshot::{Snapshot, SnapshotName, Unit};
 use crate::stamp::Stamp;
-use crate::tree::Tree;
+use crate::vendor::ledger::Ledger;
 use crate::vendor::options::Options;
 use crate::vendor::rest::REST_OPTIONS;
-use crate::vendor::{Cause, VendorError, VendorStats};
+use crate::vendor::{Cause, VendorError};
 use crate::vfs::Vfs;
 use crate::volumes::{Spec, SpecError};
 use crate::{folder, restore};
@@ -192,16 +192,12 @@ impl Backend for PureStorage {
         Kind::PureStorage
     }
 
-    async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
-        self.vfs.tree().await
+    fn mounted(&self) -> Option<&Vfs> {
+        Some(&self.vfs)
     }
 
-    fn root(&self) -> Option<VolumeRoot> {
-        self.vfs.root()
-    }
-
-    fn vendor_stats(&self) -> Option<VendorStats> {
-        Some(self.array.rest.stats())
+    fn ledger(&self) -> Option<&Ledger> {
+        Some(self.array.rest.ledger())
     }
 
     async fn delete_folder(
@@ -226,6 +222,13 @@ impl Backend for PureStorage {
             }
         };
         tree.long(control, work).await
+    }
+
+    async fn forget_folder(&self, vfid: VFolderId) -> Result<(), VolumeError> {
+        for (text, _) in self.owned(vfid).await? {
+            self.array.delete_snapshot(&text).await?;
+        }
+        Ok(())
     }
 
     async fn usage(&self, vfid: VFolderId) -> Result<Usage, VolumeError> {
@@ -258,12 +261,8 @@ impl Backend for PureStorage {
     }
 
     async fn hwinfo(&self) -> Result<HwInfo, VolumeError> {
-        let unavailable = |error: VendorError| HwInfo {
-            status: HwStatus::Unavailable,
-            status_info: Some(error.to_string()),
-            metadata: Vec::new(),
-        };
-        Ok(self.ask_health().await.unwrap_or_else(unavailable))
+        let asked = self.ask_health().await;
+        Ok(asked.unwrap_or_else(|error| HwInfo::unavailable(&error)))
     }
 
     async fn metric(&self) -> Result<Metric, VolumeError> {
@@ -342,7 +341,7 @@ impl Backend for PureStorage {
             places: vec![restore::Place::Volume(shown)],
             to,
             task,
-            free_bytes: self.fs_usage().await?.free_bytes(),
+            free_bytes: self.free_bytes().await?,
         };
         self.tree().await?.restore(job, control).await
     }

@@ -15,7 +15,6 @@ mod vms;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use proxy_anchor::VolumeRoot;
 use proxy_core::id::{TaskId, VFolderId};
 use serde_json::Value;
 
@@ -28,7 +27,7 @@ use crate::limits::Limits;
 use crate::snapshot::{Snapshot, SnapshotName, Unit};
 use crate::stamp::Stamp;
 use crate::tree::Tree;
-use crate::vendor::VendorStats;
+use crate::vendor::ledger::Ledger;
 use crate::vendor::options::Options;
 use crate::vendor::rest::REST_OPTIONS;
 use crate::vfs::Vfs;
@@ -141,16 +140,12 @@ impl Backend for Vast {
         Kind::Vast
     }
 
-    async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
-        self.vfs.tree().await
+    fn mounted(&self) -> Option<&Vfs> {
+        Some(&self.vfs)
     }
 
-    fn root(&self) -> Option<VolumeRoot> {
-        self.vfs.root()
-    }
-
-    fn vendor_stats(&self) -> Option<VendorStats> {
-        Some(self.vms.rest.stats())
+    fn ledger(&self) -> Option<&Ledger> {
+        Some(self.vms.rest.ledger())
     }
 
     fn limits<'a>(&'a self, _tree: &'a Tree) -> Option<Limited<'a>> {
@@ -160,19 +155,9 @@ impl Backend for Vast {
         })
     }
 
-    async fn delete_folder(
-        &self,
-        vfid: VFolderId,
-        control: Arc<Control>,
-    ) -> Result<(), VolumeError> {
-        self.tree().await?.delete_folder(vfid, control).await?;
-        match self.own(vfid).await {
-            Ok(own) => {
-                for (id, _) in own {
-                    self.vms.delete_snapshot(&id).await?;
-                }
-            }
-            Err(error) => tracing::warn!(%vfid, %error, "snapshots of a deleted folder stay"),
+    async fn forget_folder(&self, vfid: VFolderId) -> Result<(), VolumeError> {
+        for (id, _) in self.own(vfid).await? {
+            self.vms.delete_snapshot(&id).await?;
         }
         Ok(())
     }

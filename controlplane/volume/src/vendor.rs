@@ -10,6 +10,7 @@
 pub(crate) mod auth;
 #[allow(dead_code, reason = "what a vendor needs of it differs")]
 pub(crate) mod call;
+pub(crate) mod ledger;
 #[allow(dead_code, reason = "what a vendor needs of it differs")]
 pub(crate) mod options;
 #[allow(dead_code, reason = "what a vendor needs of it differs")]
@@ -23,7 +24,12 @@ mod rest_tests;
 use std::fmt;
 
 use proxy_core::problem::{Answer, Kind as Class, Problem};
+use serde_json::json;
 use thiserror::Error;
+
+/// What performance is asked for, whatever the vendor.
+pub(crate) const READ_PERFORMANCE: &str = "read performance";
+const SCALE: &str = "IBM Storage Scale";
 
 /// A call to a storage system that did not do what it should.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -86,6 +92,24 @@ impl Cause {
         }
     }
 
+    /// One word for it, for labels of metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Late => "late",
+            Self::Suspended => "suspended",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not-found",
+            Self::Conflict => "conflict",
+            Self::Throttled => "throttled",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::JobFailed => "job-failed",
+            Self::Malformed => "malformed",
+        }
+    }
+
     const fn words(self) -> &'static str {
         match self {
             Self::Unreachable => "can not be reached",
@@ -120,40 +144,57 @@ impl fmt::Display for VendorError {
     }
 }
 
-/// What a volume asked of its storage system since the start, and how it went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VendorStats {
-    /// Operations begun.
-    pub calls: u64,
-    /// Requests sent for them; more than the calls where some were repeated.
-    pub tries: u64,
-    /// Operations that failed in the end.
-    pub failures: u64,
-    /// Answers that asked to wait.
-    pub throttled: u64,
-    /// Requests that were not sent, since too many had failed.
-    pub suspended: u64,
-    /// Times that credentials were asked for.
-    pub logins: u64,
-    /// Bytes of all answers.
-    pub bytes_received: u64,
-    /// Microseconds of all tries together.
-    pub elapsed_us: u64,
-    /// Requests under way now.
-    pub in_flight: u64,
-    /// Nothing is sent now.
-    pub is_suspended: bool,
-}
-
 impl VendorError {
-    /// The answer of an endpoint that has no envelope of its own for this error.
-    pub(crate) fn answer(&self) -> Answer {
-        let class = match self.system {
-            "NetApp ONTAP" => Class::NetAppClient,
-            "EXAScaler" => Class::DDNCommandFailed,
-            _ => Class::ExternalStorageService,
+    /// Whether it is about numbers that the storage system does not have.
+    fn is_about_numbers(&self) -> bool {
+        self.cause == Cause::NotFound && self.operation == READ_PERFORMANCE
+    }
+
+    /// The original's class for it, where it has one.
+    fn class(&self) -> Class {
+        use Cause::{
+            Conflict, Failed, Forbidden, JobFailed, Malformed, NotFound, Refused, Unauthorized,
         };
-        Problem::new(class).msg(self.to_string()).answer()
+        match (self.system, self.cause) {
+            ("NetApp ONTAP", _) => Class::NetAppClient,
+            ("EXAScaler", _) => Class::DDNCommandFailed,
+            ("FlashBlade", Unauthorized) => Class::PurityUnauthorized,
+            ("FlashBlade", _) if self.is_about_numbers() => Class::MetricNotFound,
+            (SCALE, _) if self.is_about_numbers() => Class::GpfsNoMetric,
+            (SCALE, Unauthorized) => Class::GpfsUnauthorized,
+            (SCALE, Forbidden) => Class::GpfsForbidden,
+            (SCALE, NotFound) => Class::GpfsNotFound,
+            (SCALE, Conflict) => Class::GpfsConflict,
+            (SCALE, Refused) => Class::GpfsBadRequest,
+            (SCALE, Malformed) => Class::GpfsInternal,
+            (SCALE, JobFailed) if self.code.as_deref() == Some("CANCELLED") => {
+                Class::GpfsJobCancelled
+            }
+            (SCALE, JobFailed) => Class::GpfsJobFailed,
+            ("Weka", _) if self.is_about_numbers() => Class::WekaNoMetric,
+            ("Weka", Unauthorized) => Class::WekaUnauthorized,
+            ("Weka", NotFound) => Class::WekaNotFound,
+            ("Weka", Malformed) => Class::WekaInvalidBody,
+            ("Weka", Refused | Forbidden | Conflict | JobFailed) => Class::WekaAPI,
+            ("Weka", Failed) => Class::WekaInternal,
+            ("Hammerspace", Unauthorized) => Class::HammerspaceUnauthorized,
+            ("Hammerspace", NotFound) => Class::HammerspaceShareNotFound,
+            _ => Class::ExternalStorageService,
+        }
+    }
+
+    /// The answer of an endpoint that has no envelope of its own for this error: it names the
+    /// storage system, and says whether the same may work later.
+    pub(crate) fn answer(&self) -> Answer {
+        let data = json!({
+            "system": self.system,
+            "operation": self.operation,
+            "cause": self.cause.label(),
+            "code": self.code,
+            "retry": self.cause.may_retry(),
+        });
+        let problem = Problem::new(self.class()).msg(self.to_string());
+        problem.data(data).answer()
     }
 }
 
@@ -176,5 +217,65 @@ mod tests {
         let short = "create qtree: NetApp ONTAP did not answer in time";
         assert_eq!(error.to_string(), short);
         assert!(error.cause.may_retry());
+    }
+
+    #[test]
+    fn answers_have_the_originals_classes_and_say_whether_to_retry() {
+        let check = |system, cause, operation, status, class: &str| {
+            let error = VendorError {
+                system,
+                operation,
+                cause,
+                code: None,
+                text: "words".to_owned(),
+            };
+            let answer = error.answer();
+            let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let kind = body["type"].as_str().unwrap_or_default();
+            assert!(kind.ends_with(&format!("/{class}")), "{error}: {kind}");
+            assert_eq!(answer.status, status, "{error}");
+            let data = &body["data"];
+            assert_eq!(data["retry"], cause.may_retry(), "{error}");
+            assert_eq!(data["system"], system);
+            let text = body["msg"].as_str().unwrap_or_default();
+            assert!(text.contains(system) && text.contains("words"), "{text}");
+        };
+        let (down, metric) = (Cause::Unreachable, READ_PERFORMANCE);
+        let external = "storage/external/failed";
+        for system in [
+            "FlashBlade",
+            "IBM Storage Scale",
+            "Weka",
+            "VAST",
+            "Hammerspace",
+        ] {
+            check(system, down, metric, 500, external);
+        }
+        check("Dell PowerScale OneFS", down, metric, 500, external);
+        check(
+            "NetApp ONTAP",
+            down,
+            metric,
+            500,
+            "storage/netapp/api-error",
+        );
+        for (cause, status, class) in [
+            (Cause::Refused, 400, "gpfs-bad-request"),
+            (Cause::Unauthorized, 401, "gpfs-authentication-failure"),
+            (Cause::Forbidden, 403, "gpfs-forbidden"),
+            (Cause::NotFound, 404, "gpfs-not-found"),
+            (Cause::Conflict, 409, "gpfs-conflict"),
+            (Cause::JobFailed, 500, "gpfs-job-failed"),
+            (Cause::Failed, 500, external),
+        ] {
+            check("IBM Storage Scale", cause, "set quota", status, class);
+        }
+        let none = Cause::NotFound;
+        check("IBM Storage Scale", none, metric, 500, "gpfs-no-metric");
+        check("FlashBlade", none, metric, 404, "storage/metric-not-found");
+        check("Weka", none, metric, 500, "storage/weka/no-metric");
+        check("Weka", none, "read quota", 500, "storage/weka/not-found");
+        let share = "hammerspace-share-not-found";
+        check("Hammerspace", none, "read share", 404, share);
     }
 }

@@ -3,10 +3,12 @@
 //! A thin layer over a [`Backend`]: what concerns several operations of a backend at once, such
 //! as making a missing quota scope on the way, happens here and once.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use proxy_anchor::{Quota, VolumeRoot};
 use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
@@ -24,19 +26,29 @@ use crate::paging::{Page, PageWish};
 use crate::snapshot::{Retained, Retention, Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
-use crate::vendor::VendorStats;
+use crate::vendor::ledger::Ledger;
 use crate::volumes::Spec;
+
+/// Deleted vfolders whose snapshots are remembered to be dropped later.
+const OWED_MAX: usize = 10_000;
 
 /// See the module.
 pub struct Volume {
     spec: Spec,
     backend: Arc<dyn Backend>,
+    /// Deleted vfolders whose snapshots could not be dropped.
+    owed: Mutex<BTreeSet<VFolderId>>,
 }
 
 impl Volume {
     /// A volume of this name and place on a backend.
     pub fn new(spec: Spec, backend: Arc<dyn Backend>) -> Self {
-        Self { spec, backend }
+        let owed = Mutex::default();
+        Self {
+            spec,
+            backend,
+            owed,
+        }
     }
 
     /// Its name, the only one that the Manager uses.
@@ -65,8 +77,8 @@ impl Volume {
     }
 
     /// What was asked of the storage system's own interface; `None` where there is none.
-    pub fn vendor_stats(&self) -> Option<VendorStats> {
-        self.backend.vendor_stats()
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.backend.ledger()
     }
 
     /// The open mount point, for those who resolve names on their own threads; `None` until the
@@ -157,6 +169,7 @@ impl Volume {
     /// # Errors
     /// [`VolumeError::ScopeNotEmpty`].
     pub async fn delete_scope(&self, scope: QuotaScopeId) -> Result<(), VolumeError> {
+        self.forget_owed(|vfid| vfid.scope == Some(scope)).await;
         self.backend.delete_scope(scope).await
     }
 
@@ -209,7 +222,41 @@ impl Volume {
         vfid: VFolderId,
         control: Arc<Control>,
     ) -> Result<(), VolumeError> {
-        self.backend.delete_folder(vfid, control).await
+        self.backend.delete_folder(vfid, control).await?;
+        self.forget(vfid).await;
+        Ok(())
+    }
+
+    /// Has the storage system drop the snapshots of a vfolder that is gone, now or, while it
+    /// cannot be asked, with the next look through all snapshots.
+    async fn forget(&self, vfid: VFolderId) {
+        let done = self.backend.forget_folder(vfid).await;
+        let mut owed = self.owed.lock();
+        match done {
+            Ok(()) => drop(owed.remove(&vfid)),
+            Err(error) => {
+                let volume = self.name();
+                tracing::warn!(volume, %vfid, %error, "snapshots of a deleted folder stay");
+                if owed.len() < OWED_MAX {
+                    owed.insert(vfid);
+                }
+            }
+        }
+    }
+
+    /// Tries again what [`Self::forget`] could not do, for vfolders that are still gone.
+    async fn forget_owed(&self, which: impl Fn(&VFolderId) -> bool + Send) {
+        let owed: Vec<_> = self.owed.lock().iter().copied().filter(&which).collect();
+        for vfid in owed {
+            match self.backend.mount_path(vfid, RelPath::root()).await {
+                Err(VolumeError::VFolderNotFound(_) | VolumeError::ScopeNotFound(_)) => {
+                    self.forget(vfid).await;
+                }
+                // One of the same number: the snapshots are its own now.
+                Ok(_) => drop(self.owed.lock().remove(&vfid)),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Copies a vfolder to a new one on this volume, making the destination's scope if missing.
@@ -512,7 +559,10 @@ impl Volume {
         }
         let folders = match vfid {
             Some(vfid) => vec![vfid],
-            None => self.backend.folders_with_snapshots().await?,
+            None => {
+                self.forget_owed(|_| true).await;
+                self.backend.folders_with_snapshots().await?
+            }
         };
         let mut retained = Retained::default();
         for vfid in folders {

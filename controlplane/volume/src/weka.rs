@@ -17,7 +17,6 @@ mod api;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use proxy_anchor::VolumeRoot;
 use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 use serde_json::Value;
 
@@ -31,7 +30,7 @@ use crate::restore;
 use crate::snapshot::{Snapshot, SnapshotName, Unit};
 use crate::stamp::Stamp;
 use crate::tree::Tree;
-use crate::vendor::VendorStats;
+use crate::vendor::ledger::Ledger;
 use crate::vendor::options::Options;
 use crate::vendor::rest::REST_OPTIONS;
 use crate::vfs::Vfs;
@@ -211,16 +210,12 @@ impl Backend for Weka {
         Kind::Weka
     }
 
-    async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
-        self.vfs.tree().await
+    fn mounted(&self) -> Option<&Vfs> {
+        Some(&self.vfs)
     }
 
-    fn root(&self) -> Option<VolumeRoot> {
-        self.vfs.root()
-    }
-
-    fn vendor_stats(&self) -> Option<VendorStats> {
-        Some(self.api.rest.stats())
+    fn ledger(&self) -> Option<&Ledger> {
+        Some(self.api.rest.ledger())
     }
 
     fn limits<'a>(&'a self, tree: &'a Tree) -> Option<Limited<'a>> {
@@ -233,19 +228,9 @@ impl Backend for Weka {
         })
     }
 
-    async fn delete_folder(
-        &self,
-        vfid: VFolderId,
-        control: Arc<Control>,
-    ) -> Result<(), VolumeError> {
-        self.tree().await?.delete_folder(vfid, control).await?;
-        match self.own(vfid).await {
-            Ok(own) => {
-                for (kept, _) in own {
-                    self.api.delete_snapshot(&kept.uid).await?;
-                }
-            }
-            Err(error) => tracing::warn!(%vfid, %error, "snapshots of a deleted folder stay"),
+    async fn forget_folder(&self, vfid: VFolderId) -> Result<(), VolumeError> {
+        for (kept, _) in self.own(vfid).await? {
+            self.api.delete_snapshot(&kept.uid).await?;
         }
         Ok(())
     }

@@ -178,6 +178,10 @@ impl Backend for Xfs {
         Kind::Xfs
     }
 
+    fn mounted(&self) -> Option<&Vfs> {
+        Some(&self.vfs)
+    }
+
     async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
         let tree = self.vfs.tree().await?;
         self.checked

@@ -163,6 +163,42 @@ table! {
         "NetApp QTree Not Found", "quota-scope_read_not-found";
     PureStorageCommandFailed, Backend, RetryLater, 500, "storage/purestorage/command-failed",
         "PureStorage Command Failed", "storage_execute_internal-error";
+    PurityUnauthorized, Operator, GiveUp, 500, "purity-unauthorized-client",
+        "Unauthorized Purity Client", "storage_access_unauthorized";
+    GpfsBadRequest, Backend, GiveUp, 400, "gpfs-bad-request",
+        "GPFS Bad Request", "storage_request_bad-request";
+    GpfsUnauthorized, Operator, GiveUp, 401, "gpfs-authentication-failure",
+        "GPFS Authentication Failure", "storage_auth_unauthorized";
+    GpfsForbidden, Operator, GiveUp, 403, "gpfs-forbidden",
+        "GPFS Forbidden", "storage_auth_forbidden";
+    GpfsNotFound, Backend, GiveUp, 404, "gpfs-not-found",
+        "GPFS Not Found", "storage_read_not-found";
+    GpfsConflict, Backend, GiveUp, 409, "gpfs-conflict",
+        "GPFS Conflict", "storage_create_conflict";
+    GpfsInternal, Backend, GiveUp, 500, "gpfs-internal-error",
+        "GPFS Internal Error", "storage_request_internal-error";
+    GpfsNoMetric, Backend, RetryLater, 500, "gpfs-no-metric",
+        "GPFS No Metric", "storage_read_not-found";
+    GpfsJobFailed, Backend, GiveUp, 500, "gpfs-job-failed",
+        "GPFS Job Failed", "storage_execute_internal-error";
+    GpfsJobCancelled, Backend, RetryLater, 500, "gpfs-job-cancelled",
+        "GPFS Job Cancelled", "storage_execute_canceled";
+    WekaUnauthorized, Operator, GiveUp, 500, "storage/weka/unauthorized",
+        "Weka Unauthorized", "storage_auth_unauthorized";
+    WekaNotFound, Backend, GiveUp, 500, "storage/weka/not-found",
+        "Weka Not Found", "storage_read_not-found";
+    WekaNoMetric, Backend, RetryLater, 500, "storage/weka/no-metric",
+        "Weka No Metric", "storage_read_not-found";
+    WekaInvalidBody, Backend, GiveUp, 500, "storage/weka/invalid-body",
+        "Weka Invalid Body", "storage_request_invalid-data-format";
+    WekaAPI, Backend, GiveUp, 500, "storage/weka/api-error",
+        "Weka API Error", "storage_request_bad-request";
+    WekaInternal, Backend, RetryLater, 500, "storage/weka/internal-error",
+        "Weka Internal Error", "storage_request_internal-error";
+    HammerspaceUnauthorized, Operator, GiveUp, 401, "hammerspace-authentication-failure",
+        "Hammerspace Authentication Failure", "storage_auth_unauthorized";
+    HammerspaceShareNotFound, Backend, GiveUp, 404, "hammerspace-share-not-found",
+        "Hammerspace Share Not Found", "storage_read_not-found";
     QuotaCommandFailed, Backend, RetryLater, 500, "storage/quota/command-failed",
         "Quota Command Failed", "quota-scope_execute_internal-error";
     SubprocessStdoutNotAvailable, Backend, RetryLater, 500, "storage/subprocess/stdout-unavailable",

@@ -63,6 +63,18 @@ pub fn copy(from: &Path, to: &Path, but: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes a copy that stood for a snapshot, and the directories above it that only it kept: real
+/// systems do not list theirs, so that whoever removed the rest removed those as well.
+pub fn drop_copy(copy: &Path) {
+    let _ = fs::remove_dir_all(copy);
+    // The directory of snapshots, and two levels of a folder's number.
+    for above in copy.ancestors().skip(1).take(3) {
+        if fs::remove_dir(above).is_err() {
+            break;
+        }
+    }
+}
+
 /// The inode number of an entry itself, if it is there.
 pub fn inode(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().map(|meta| meta.ino())

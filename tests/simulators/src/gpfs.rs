@@ -15,6 +15,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+mod driver;
+
 use crate::jobs::{Jobs, Progress, Trouble};
 use crate::{Reply, Request, Route, Running, Simulator, Vendor, disk};
 
@@ -27,6 +29,7 @@ pub const FS_NAME: &str = "fs1";
 /// Items of one page of a list.
 pub const PAGE: usize = 2;
 const SIZE_KIB: u64 = 1 << 30;
+const POOLS: [&str; 3] = ["system", "data", "external"];
 const SNAPSHOTS: &str = ".snapshots";
 const BASE: &str = "/scalemgmt/v2";
 
@@ -43,6 +46,7 @@ struct Fileset {
     path: Option<String>,
     owner: String,
     independent: bool,
+    comment: String,
     snapshots: BTreeMap<String, jiff::Timestamp>,
 }
 
@@ -102,6 +106,7 @@ impl Gpfs {
             path: path.map(str::to_owned),
             owner: "root:root".to_owned(),
             independent: false,
+            comment: String::new(),
             snapshots: BTreeMap::new(),
         };
         state.filesets.insert(name.to_owned(), one);
@@ -147,15 +152,17 @@ impl Gpfs {
         }
     }
 
-    fn filesystem(&self, _: &Request) -> Reply {
+    fn filesystem(&self, ask: &Request) -> Reply {
         let mount = self.dir.display().to_string();
         let one = json!({
             "name": FS_NAME, "uuid": "0A0B0C0D:5F0F0E0D",
-            "mount": {"mountPoint": mount, "status": "mounted", "nodesMounted": ["node1"]},
+            "mount": {"mountPoint": mount, "status": "mounted",
+                "nodesMountedReadWrite": ["node1"]},
             "quota": {"quotasEnforced": "user;group;fileset", "filesetdfEnabled": true,
                 "perfilesetQuotas": false, "defaultQuotasEnabled": "none"},
         });
-        good("filesystems", vec![one])
+        // Of the list and of the one alike.
+        page(ask, "filesystems", filtered(ask, vec![one]))
     }
 
     fn create(&self, ask: &Request) -> Reply {
@@ -166,6 +173,7 @@ impl Gpfs {
         };
         let (path, owner) = (text("path"), text("owner").unwrap_or_default());
         let independent = text("inodeSpace").as_deref() == Some("new");
+        let comment = text("comment").unwrap_or_default();
         let mount = format!("{}/", self.dir.display());
         if path.as_ref().is_some_and(|path| !path.starts_with(&mount)) {
             return bad(400, "The junction path is not below the mount point");
@@ -183,6 +191,7 @@ impl Gpfs {
                     path: None,
                     owner,
                     independent,
+                    comment,
                     snapshots: BTreeMap::new(),
                 };
                 state.filesets.insert(name.clone(), one);
@@ -222,11 +231,17 @@ impl Gpfs {
 
     fn delete(&self, ask: &Request) -> Reply {
         let name = ask.params[1].clone();
+        if !self.state.lock().filesets.contains_key(&name) {
+            return bad(400, "Invalid value in 'fsetName'");
+        }
         self.job(
             ask,
             Box::new(move |_, state| match state.filesets.get(&name) {
                 Some(one) if one.path.is_some() => {
                     Err(trouble("EFSSG0098C", "The fileset is still linked."))
+                }
+                Some(one) if !one.snapshots.is_empty() => {
+                    Err(trouble("EFSSG0096C", "The fileset has snapshots."))
                 }
                 Some(_) => {
                     state.filesets.remove(&name);
@@ -241,11 +256,8 @@ impl Gpfs {
     fn fileset_list(&self, ask: &Request) -> Reply {
         let state = self.state.lock();
         let all = state.filesets.iter();
-        page(
-            ask,
-            "filesets",
-            all.map(|(n, one)| fileset(n, one)).collect(),
-        )
+        let all = all.map(|(name, one)| fileset(name, one)).collect();
+        page(ask, "filesets", filtered(ask, all))
     }
 
     fn one_fileset(&self, ask: &Request) -> Reply {
@@ -258,10 +270,6 @@ impl Gpfs {
 
     fn quota_list(&self, ask: &Request) -> Reply {
         let state = self.state.lock();
-        let filter = ask.query("filter").unwrap_or_default();
-        let wanted = filter
-            .split(',')
-            .find_map(|one| one.strip_prefix("objectName="));
         let mut all = vec![quota("", 0, 0, (0, 0), true)];
         for (name, one) in &state.filesets {
             let place = PathBuf::from(one.path.clone().unwrap_or_default());
@@ -269,8 +277,7 @@ impl Gpfs {
             let limits = state.quotas.get(name).copied().unwrap_or_default();
             all.push(quota(name, one.id, bytes.div_ceil(1024), limits, false));
         }
-        all.retain(|one| wanted.is_none_or(|wanted| one["objectName"] == *wanted));
-        page(ask, "quotas", all)
+        page(ask, "quotas", filtered(ask, all))
     }
 
     fn set_quota(&self, ask: &Request) -> Reply {
@@ -301,14 +308,7 @@ impl Gpfs {
         let Some(one) = state.filesets.get(&ask.params[1]) else {
             return bad(400, "Invalid value in 'filesetName'");
         };
-        let all = one.snapshots.iter().enumerate().map(|(at, (name, made))| {
-            json!({
-                "snapshotName": name, "filesystemName": FS_NAME, "filesetName": ask.params[1],
-                "oid": at, "snapID": at, "status": "Valid", "quotas": "", "snapType": "",
-                "created": made.strftime("%Y-%m-%d %H:%M:%S,000").to_string(),
-            })
-        });
-        page(ask, "snapshots", all.collect())
+        page(ask, "snapshots", snapshots_of(&ask.params[1], one))
     }
 
     fn create_snapshot(&self, ask: &Request) -> Reply {
@@ -350,11 +350,12 @@ impl Gpfs {
                 let one = state.filesets.get_mut(&fileset);
                 let gone = one.and_then(|one| {
                     one.snapshots.remove(&name)?;
-                    one.path.clone()
+                    Some(one.path.clone().unwrap_or_default())
                 });
                 let Some(path) = gone else {
                     return Err(trouble("EFSSP1113C", "The snapshot does not exist."));
                 };
+                // One that is linked nowhere shows nothing.
                 let at = PathBuf::from(path).join(SNAPSHOTS);
                 let _ = fs::remove_dir_all(at.join(&name));
                 // The directory for snapshots is gone with the last of them.
@@ -365,15 +366,17 @@ impl Gpfs {
     }
 
     fn pool_list(&self, ask: &Request) -> Reply {
-        let names = ["system", "data", "external"];
-        let all = names.map(|name| json!({"poolName": name, "filesystemName": FS_NAME}));
-        page(ask, "storagePools", all.to_vec())
+        let pool = |name: &&str| json!({"storagePoolName": name, "filesystemName": FS_NAME});
+        page(ask, "storagePool", POOLS.iter().map(pool).collect())
     }
 
     fn one_pool(&self, ask: &Request) -> Reply {
         let (bytes, _) = disk::sums(&self.dir, &[]);
         let used = bytes / 1024;
-        let mut pool = json!({"poolName": ask.params[1], "filesystemName": FS_NAME});
+        if !POOLS.contains(&ask.params[1].as_str()) {
+            return bad(400, "Invalid value in 'storagePool'");
+        }
+        let mut pool = json!({"storagePoolName": ask.params[1], "filesystemName": FS_NAME});
         match ask.params[1].as_str() {
             "system" => {
                 pool["totalDataInKB"] = json!(SIZE_KIB);
@@ -386,13 +389,15 @@ impl Gpfs {
             // External pools tell no numbers.
             _ => {}
         }
-        good("storagePools", vec![pool])
+        good("storagePool", vec![pool])
     }
 
     fn nodes(&self, ask: &Request) -> Reply {
         let all = ["node1", "node2", "node3"];
-        let all =
-            all.map(|name| json!({"adminNodeName": name, "status": {"nodeState": "HEALTHY"}}));
+        let all = all.map(|name| {
+            json!({"adminNodename": name, "status": {"nodeState": "HEALTHY"},
+                "roles": {"gatewayNode": name == "node2"}})
+        });
         page(ask, "nodes", all.to_vec())
     }
 
@@ -410,15 +415,12 @@ impl Gpfs {
         } else {
             "HEALTHY"
         };
-        page(
-            ask,
-            "states",
-            vec![
-                state("GPFS", "HEALTHY"),
-                state("NETWORK", "TIPS"),
-                state("DISK", second),
-            ],
-        )
+        let all = vec![
+            state("GPFS", "HEALTHY"),
+            state("NETWORK", "TIPS"),
+            state("DISK", second),
+        ];
+        page(ask, "states", filtered(ask, all))
     }
 
     fn cluster(&self, _: &Request) -> Reply {
@@ -431,7 +433,10 @@ impl Gpfs {
     }
 
     fn info(&self, _: &Request) -> Reply {
-        let info = json!({"serverVersion": "5.2.1.0", "name": "Spectrum Scale REST Management"});
+        let info = json!({
+            "serverVersion": "5.2.1.0", "name": "Spectrum Scale REST Management",
+            "paths": {driver::SNAPSHOT_COPY: ["PUT"]},
+        });
         Reply::json(200, json!({"status": status(200, "ok"), "info": info}))
     }
 
@@ -478,7 +483,7 @@ fn fileset(name: &str, one: &Fileset) -> Value {
         "config": {
             "path": one.path.as_deref().unwrap_or("--"), "id": one.id, "parentId": 0,
             "inodeSpace": if one.independent { one.id } else { 0 }, "status": "Linked",
-            "isInodeSpaceOwner": one.independent, "comment": "", "maxNumInodes": 0,
+            "isInodeSpaceOwner": one.independent, "comment": one.comment, "maxNumInodes": 0,
             "created": "2026-01-01 10:00:00,000", "permissionChangeMode": "chmodAndSetAcl",
         },
     })
@@ -490,7 +495,7 @@ fn quota(name: &str, id: u64, used: u64, (soft, hard): (u64, u64), default: bool
         "objectName": name, "objectId": id, "blockUsage": used, "blockQuota": soft,
         "blockLimit": hard, "blockInDoubt": 0, "blockGrace": "none", "filesUsage": 1,
         "filesQuota": 0, "filesLimit": 0, "filesInDoubt": 0, "filesGrace": "none",
-        "defaultQuota": default, "isDefaultQuota": default,
+        "isDefaultQuota": default,
     })
 }
 
@@ -517,13 +522,42 @@ fn page(ask: &Request, resource: &str, all: Vec<Value>) -> Reply {
     let mut body = json!({"status": status(200, "ok"), resource: items});
     if rest > 0 {
         let filter = ask.query("filter").unwrap_or_default();
-        let (last, host) = (begin + PAGE, "https://gui.example:443");
-        let next = format!("{host}{}?lastId={last}&filter={filter}", ask.path);
-        body["paging"] = json!({
-            "baseUrl": format!("{host}{}", ask.path), "lastId": last, "next": next,
-        });
+        let last = begin + PAGE;
+        let next = format!("{}?lastId={last}&filter={filter}", ask.path);
+        body["paging"] = json!({"baseUrl": ask.path, "lastId": last, "next": next});
     }
     Reply::json(200, body)
+}
+
+/// What fits the filter of a list: `a.b=c` pairs with commas between, a text in three quotes is
+/// the begin of a value.
+fn filtered(ask: &Request, mut all: Vec<Value>) -> Vec<Value> {
+    let filter = ask.query("filter").unwrap_or_default();
+    for (key, wanted) in filter.split(',').filter_map(|pair| pair.split_once('=')) {
+        let pointer = format!("/{}", key.replace('.', "/"));
+        let begin = wanted
+            .strip_prefix("'''")
+            .map(|text| text.trim_end_matches("'''").trim_end_matches(".*"));
+        all.retain(|one| {
+            let value = one.pointer(&pointer).cloned().unwrap_or_default();
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            begin.map_or(value == wanted, |begin| value.starts_with(begin))
+        });
+    }
+    all
+}
+
+fn snapshots_of(fileset: &str, one: &Fileset) -> Vec<Value> {
+    let all = one.snapshots.iter().enumerate().map(|(at, (name, made))| {
+        json!({
+            "snapshotName": name, "filesystemName": FS_NAME, "filesetName": fileset,
+            "oid": at, "snapID": at, "status": "Valid", "quotas": "", "snapType": "",
+            "created": made.strftime("%Y-%m-%d %H:%M:%S,000").to_string(),
+        })
+    });
+    all.collect()
 }
 
 fn bad(code: u16, message: &str) -> Reply {
@@ -545,52 +579,82 @@ fn shown_job(number: u64, what: &str, progress: &Progress) -> Value {
     })
 }
 
+const fn on(
+    method: &'static str,
+    pattern: &'static str,
+    handle: fn(&Gpfs, &Request) -> Reply,
+) -> Route<Gpfs> {
+    Route {
+        method,
+        pattern,
+        handle,
+    }
+}
+macro_rules! fs {
+    ($rest:literal) => {
+        concat!("/scalemgmt/v2/filesystems/{}", $rest)
+    };
+}
+const ROUTES: &[Route<Gpfs>] = &[
+    on("GET", "/scalemgmt/v2/info", Gpfs::info),
+    on("GET", "/scalemgmt/v2/config", Gpfs::config),
+    on("GET", "/scalemgmt/v2/filesystems", Gpfs::filesystem),
+    on(
+        "POST",
+        "/scalemgmt/v2/refreshTask/enqueue",
+        Gpfs::refresh_task,
+    ),
+    on("GET", fs!("/owner/{*}"), Gpfs::owner),
+    on("GET", fs!("/directory/{*}"), Gpfs::stat_directory),
+    on("POST", fs!("/directory/{*}"), Gpfs::make_directory),
+    on("DELETE", fs!("/directory/{*}"), Gpfs::remove_directory),
+    on("PUT", fs!("/directoryCopy/{*}"), Gpfs::copy_directory),
+    on(
+        "PUT",
+        fs!("/filesets/{}/directoryCopy/{*}"),
+        Gpfs::copy_in_fileset,
+    ),
+    on(
+        "PUT",
+        fs!("/filesets/{}/snapshotCopy/{}/path/{*}"),
+        Gpfs::copy_snapshot,
+    ),
+    on("PUT", fs!("/filesets/{}"), Gpfs::change_fileset),
+    on(
+        "GET",
+        fs!("/filesets/{}/snapshots/latest"),
+        Gpfs::latest_snapshot,
+    ),
+    on("GET", fs!("/filesets/{}/snapshots/{}"), Gpfs::one_snapshot),
+    on("GET", "/scalemgmt/v2/cluster", Gpfs::cluster),
+    on("GET", "/scalemgmt/v2/nodes", Gpfs::nodes),
+    on("GET", "/scalemgmt/v2/nodes/{}/health/states", Gpfs::states),
+    on("GET", "/scalemgmt/v2/perfmon/data", Gpfs::performance),
+    on("GET", "/scalemgmt/v2/jobs/{}", Gpfs::one_job),
+    on("GET", fs!(""), Gpfs::filesystem),
+    on("GET", fs!("/filesets"), Gpfs::fileset_list),
+    on("POST", fs!("/filesets"), Gpfs::create),
+    on("GET", fs!("/filesets/{}"), Gpfs::one_fileset),
+    on("DELETE", fs!("/filesets/{}"), Gpfs::delete),
+    on("POST", fs!("/filesets/{}/link"), Gpfs::link),
+    on("DELETE", fs!("/filesets/{}/link"), Gpfs::unlink),
+    on("GET", fs!("/filesets/{}/snapshots"), Gpfs::snapshot_list),
+    on("POST", fs!("/filesets/{}/snapshots"), Gpfs::create_snapshot),
+    on(
+        "DELETE",
+        fs!("/filesets/{}/snapshots/{}"),
+        Gpfs::delete_snapshot,
+    ),
+    on("GET", fs!("/quotas"), Gpfs::quota_list),
+    on("POST", fs!("/quotas"), Gpfs::set_quota),
+    on("GET", fs!("/pools"), Gpfs::pool_list),
+    on("GET", fs!("/pools/{}"), Gpfs::one_pool),
+];
+
 impl Vendor for Gpfs {
     const NAME: &'static str = "gpfs";
 
     fn routes() -> &'static [Route<Self>] {
-        const fn on(
-            method: &'static str,
-            pattern: &'static str,
-            handle: fn(&Gpfs, &Request) -> Reply,
-        ) -> Route<Gpfs> {
-            Route {
-                method,
-                pattern,
-                handle,
-            }
-        }
-        macro_rules! fs {
-            ($rest:literal) => {
-                concat!("/scalemgmt/v2/filesystems/{}", $rest)
-            };
-        }
-        const ROUTES: &[Route<Gpfs>] = &[
-            on("GET", "/scalemgmt/v2/info", Gpfs::info),
-            on("GET", "/scalemgmt/v2/cluster", Gpfs::cluster),
-            on("GET", "/scalemgmt/v2/nodes", Gpfs::nodes),
-            on("GET", "/scalemgmt/v2/nodes/{}/health/states", Gpfs::states),
-            on("GET", "/scalemgmt/v2/perfmon/data", Gpfs::performance),
-            on("GET", "/scalemgmt/v2/jobs/{}", Gpfs::one_job),
-            on("GET", fs!(""), Gpfs::filesystem),
-            on("GET", fs!("/filesets"), Gpfs::fileset_list),
-            on("POST", fs!("/filesets"), Gpfs::create),
-            on("GET", fs!("/filesets/{}"), Gpfs::one_fileset),
-            on("DELETE", fs!("/filesets/{}"), Gpfs::delete),
-            on("POST", fs!("/filesets/{}/link"), Gpfs::link),
-            on("DELETE", fs!("/filesets/{}/link"), Gpfs::unlink),
-            on("GET", fs!("/filesets/{}/snapshots"), Gpfs::snapshot_list),
-            on("POST", fs!("/filesets/{}/snapshots"), Gpfs::create_snapshot),
-            on(
-                "DELETE",
-                fs!("/filesets/{}/snapshots/{}"),
-                Gpfs::delete_snapshot,
-            ),
-            on("GET", fs!("/quotas"), Gpfs::quota_list),
-            on("POST", fs!("/quotas"), Gpfs::set_quota),
-            on("GET", fs!("/pools"), Gpfs::pool_list),
-            on("GET", fs!("/pools/{}"), Gpfs::one_pool),
-        ];
         ROUTES
     }
 

@@ -3,7 +3,7 @@
 //!
 //! What changes a share is a task, which begins at once. Used bytes are the sum of what lies in a
 //! share. A snapshot is a copy in `.snapshot`, which real shares do not list; its name is made
-//! here. Numbers of the cluster's capacity are texts, as in the real interface.
+//! here, and the present state is listed among them. Rows of metrics may have holes.
 //!
 //! Source: Hammerspace management API v1.2, as its CSI driver uses it.
 
@@ -40,6 +40,9 @@ struct Share {
     limit: u64,
     comment: String,
     snapshots: Vec<String>,
+    /// As it was asked for.
+    told: Value,
+    objectives: Vec<Value>,
 }
 
 struct State {
@@ -159,7 +162,9 @@ impl Hammerspace {
             "path": one.path, "comment": one.comment, "modified": 1_767_268_800_000_u64,
             "totalNumberOfFiles": entries, "shareState": "PUBLISHED",
             "shareLifecycle": "CREATED", "space": space(used, total),
-            "inodes": space(entries, 1 << 30), "shareObjectives": [], "exportOptions": [],
+            "inodes": space(entries, 1 << 30), "shareObjectives": [],
+            "exportOptions": one.told["exportOptions"], "extendedInfo": one.told["extendedInfo"],
+            "objectives": {"appliedObjectives": one.objectives},
         });
         if one.limit > 0 {
             share["shareSizeLimit"] = json!(one.limit);
@@ -207,6 +212,11 @@ impl Hammerspace {
             limit: told["shareSizeLimit"].as_u64().unwrap_or(0),
             comment: text("comment"),
             snapshots: Vec::new(),
+            told: json!({
+                "exportOptions": told.get("exportOptions").cloned().unwrap_or(json!([])),
+                "extendedInfo": told.get("extendedInfo").cloned().unwrap_or(json!({})),
+            }),
+            objectives: Vec::new(),
         };
         self.task(
             ask,
@@ -261,6 +271,69 @@ impl Hammerspace {
         )
     }
 
+    fn set_objective(&self, ask: &Request) -> Reply {
+        let Some(name) = ask.query("objective-identifier") else {
+            return refuse(400, "objective-identifier is needed");
+        };
+        let mut state = self.state.lock();
+        let Some(one) = state.shares.get_mut(&ask.params[0]) else {
+            return refuse(404, "no such share");
+        };
+        if ask.query("clear-existing") == Some("true") {
+            one.objectives.clear();
+        }
+        one.objectives.push(json!({"name": name}));
+        Reply::empty(200)
+    }
+
+    fn task_list(&self, _: &Request) -> Reply {
+        // None is under way: they are looked at as soon as they begin.
+        Reply::json(200, json!([]))
+    }
+
+    fn objectives(&self, _: &Request) -> Reply {
+        let names = ["keep-online", "no-atime", "layout-get-on-open"];
+        Reply::json(
+            200,
+            names.iter().map(|name| json!({"name": name})).collect(),
+        )
+    }
+
+    fn portals(&self, _: &Request) -> Reply {
+        let portal = |kind: &str, state: &str| {
+            json!({
+                "operState": state, "adminState": "UP", "dataPortalType": kind, "exported": ["/"],
+                "uoid": {"uuid": uuid_of(kind), "objectType": "DATA_PORTAL"},
+                "node": {"name": "node1",
+                    "mgmtIpAddress": {"address": "127.0.0.1", "prefixLength": 32}},
+            })
+        };
+        let all = [portal("NFS_V3", "UP"), portal("SMB", "UP")];
+        Reply::json(200, all.into_iter().collect())
+    }
+
+    fn file(&self, ask: &Request) -> Reply {
+        let path = ask.query("path").unwrap_or_default();
+        let place = self.place(path);
+        let Ok(meta) = fs::metadata(&place) else {
+            return refuse(500, "no such file");
+        };
+        let name = |path: &Path| {
+            path.file_name()
+                .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        };
+        let below = fs::read_dir(&place).into_iter().flatten().flatten();
+        let children = below.map(|entry| {
+            let size = entry.metadata().map_or(0, |meta| meta.len());
+            json!({"name": name(&entry.path()), "path": path, "size": size, "createTime": 0})
+        });
+        let children: Vec<Value> = children.collect();
+        Reply::json(
+            200,
+            json!({"name": name(&place), "path": path, "size": meta.len(), "children": children}),
+        )
+    }
+
     fn create_snapshot(&self, ask: &Request) -> Reply {
         let mut state = self.state.lock();
         state.made += 1;
@@ -279,7 +352,11 @@ impl Hammerspace {
 
     fn snapshot_list(&self, ask: &Request) -> Reply {
         match self.state.lock().shares.get(&ask.params[0]) {
-            Some(one) => Reply::json(200, json!(one.snapshots)),
+            Some(one) => {
+                let present = std::iter::once("current");
+                let names = present.chain(one.snapshots.iter().map(String::as_str));
+                Reply::json(200, names.collect())
+            }
             None => refuse(404, "no such share"),
         }
     }
@@ -307,11 +384,13 @@ impl Hammerspace {
             return refuse(404, "not found");
         }
         let (used, total) = (self.used(), SIZE_BYTES);
-        let capacity = json!({
-            "total": total.to_string(), "used": used.to_string(),
-            "free": total.saturating_sub(used).to_string(),
-        });
-        Reply::json(200, json!({"name": "simulated", "capacity": capacity}))
+        let free = total.saturating_sub(used);
+        let capacity = json!({"total": total, "used": used, "free": free});
+        let portals = json!([{"address": "127.0.0.1", "prefixLength": 32}]);
+        Reply::json(
+            200,
+            json!({"name": "simulated", "capacity": capacity, "portalFloatingIps": portals}),
+        )
     }
 
     fn sites(&self, _: &Request) -> Reply {
@@ -379,7 +458,12 @@ impl Vendor for Hammerspace {
         use Hammerspace as H;
         const ROUTES: &[Route<Hammerspace>] = &[
             on("POST", at!("/login"), H::login),
+            on("GET", at!("/tasks"), H::task_list),
             on("GET", at!("/tasks/{}"), H::one_task),
+            on("GET", at!("/objectives"), H::objectives),
+            on("GET", at!("/data-portals/"), H::portals),
+            on("GET", at!("/files"), H::file),
+            on("POST", at!("/shares/{}/objective-set"), H::set_objective),
             on("GET", at!("/shares"), H::share_list),
             on("POST", at!("/shares"), H::create),
             on("GET", at!("/shares/{}"), H::one_share),

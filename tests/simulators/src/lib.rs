@@ -181,6 +181,8 @@ pub struct Recorded {
     pub request: Request,
     /// 0: the connection was dropped.
     pub status: u16,
+    /// The answer's.
+    pub body: Value,
 }
 
 /// A vendor's interface on a port of 127.0.0.1. Ends with its value.
@@ -293,6 +295,8 @@ pub trait Running {
     fn heal(&self);
     /// See [`Simulator::count`].
     fn count(&self, method: &str, path: &str) -> usize;
+    /// See [`Simulator::requests`].
+    fn requests(&self) -> Vec<Recorded>;
     /// See [`Simulator::expire`].
     fn expire(&self);
     /// See [`Simulator::stop`].
@@ -322,6 +326,10 @@ impl<V: Vendor> Running for Simulator<V> {
 
     fn count(&self, method: &str, path: &str) -> usize {
         Self::count(self, method, path)
+    }
+
+    fn requests(&self) -> Vec<Recorded> {
+        Self::requests(self)
     }
 
     fn expire(&self) {

@@ -6,7 +6,6 @@
 //! Source: OneFS platform API, proved by `isilon-sdk` 0.7.0.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -472,9 +471,7 @@ impl OneFs {
 
     fn remove_copy(&self, one: &Snapshot) {
         if let Some(copy) = self.copy_of(&one.path, &one.name) {
-            let _ = fs::remove_dir_all(&copy);
-            // The directory for snapshots is gone with the last of them.
-            let _ = copy.parent().map(fs::remove_dir);
+            disk::drop_copy(&copy);
         }
     }
 

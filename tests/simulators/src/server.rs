@@ -211,8 +211,11 @@ async fn answer<V: Vendor>(
     let broken = || io::Error::other("a fault");
     let place = {
         let mut recorded = shared.recorded.lock();
-        let (request, status) = (request.clone(), 0);
-        recorded.push(Recorded { request, status });
+        recorded.push(Recorded {
+            request: request.clone(),
+            status: 0,
+            body: Value::Null,
+        });
         recorded.len() - 1
     };
     let vendor = &shared.vendor;
@@ -242,6 +245,7 @@ async fn answer<V: Vendor>(
     };
     if let Some(recorded) = shared.recorded.lock().get_mut(place) {
         recorded.status = reply.status;
+        recorded.body = reply.body.clone();
     }
     Ok(sent(reply).unwrap_or_else(|never| match never {}))
 }

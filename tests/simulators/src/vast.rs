@@ -333,9 +333,7 @@ impl Vast {
 
     fn remove_copy(&self, one: &Snapshot) {
         if let Some(copy) = self.copy_of(&one.told) {
-            let _ = fs::remove_dir_all(&copy);
-            // The directory for snapshots is gone with the last of them.
-            let _ = copy.parent().map(fs::remove_dir);
+            disk::drop_copy(&copy);
         }
     }
 

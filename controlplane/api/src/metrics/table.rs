@@ -150,6 +150,25 @@ Stable {
         "Bytes in use of a quota scope, as last seen; scopes asked for lately only";
     QUOTA_LIMIT: gauge "storage_proxy_quota_limit_bytes" ["scope" "volume"] "bytes",
         "Bytes that a quota scope may use, as last seen; absent without a limit";
+    VENDOR_UP: gauge "storage_proxy_vendor_up" ["backend" "volume"] "1 or 0",
+        "Whether the storage system's own interface is called; 0 after it failed repeatedly";
+    VENDOR_CALLS: histogram "storage_proxy_vendor_call_duration_seconds"
+        ["backend" "operation" "outcome" "volume"] "seconds",
+        "Seconds of operations of the storage system's own interface, repetitions included";
+    VENDOR_NOW: gauge "storage_proxy_vendor_requests_in_flight" ["backend" "volume"] "requests",
+        "Requests to the storage system's own interface under way";
+    VENDOR_REQUESTS: counter "storage_proxy_vendor_requests_total" ["backend" "volume"]
+        "requests", "Requests sent to the storage system's own interface";
+    VENDOR_RETRIES: counter "storage_proxy_vendor_retries_total" ["backend" "volume"]
+        "requests", "Requests to it that were sent again after one that failed";
+    VENDOR_THROTTLED: counter "storage_proxy_vendor_throttled_total" ["backend" "volume"]
+        "answers", "Answers by which it asked to wait";
+    VENDOR_SUSPENDED: counter "storage_proxy_vendor_suspended_total" ["backend" "volume"]
+        "requests", "Requests that were not sent, since it had failed repeatedly";
+    VENDOR_LOGINS: counter "storage_proxy_vendor_logins_total" ["backend" "volume"]
+        "logins", "Times that it was asked for a session or a token";
+    VENDOR_RECEIVED: counter "storage_proxy_vendor_received_bytes_total" ["backend" "volume"]
+        "bytes", "Bytes of its answers";
     HEALTHY: gauge "storage_proxy_component_healthy" ["component_id" "service_group"] "1 or 0",
         "Findings of the health probes";
     TASKS_QUEUED: gauge "storage_proxy_tasks_queued" [] "tasks",

@@ -4,16 +4,16 @@
 //! - Fixed words, no shell; the only path is that of a scope, which we made.
 //! - Output is bounded and is read as the C locale writes it.
 
+use std::ffi::OsString;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
-
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
-use tokio::time::timeout;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::backend::ScopeQuota;
+use crate::control::Control;
+use crate::vendor::ledger::{Ledger, add};
 use crate::vendor::options::{BackendOption, OptionKind, Options, optional};
+use crate::vendor::program::{self, Trouble};
 use crate::vendor::{Cause, VendorError};
 use crate::volumes::SpecError;
 
@@ -40,7 +40,7 @@ pub(crate) const OPTIONS: &[BackendOption] = &[
 ];
 
 /// Most that is read of each of its outputs.
-const OUTPUT_BYTES_MAX: u64 = 64 << 10;
+const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// Longest text of it that is repeated to anyone, in bytes.
 const TEXT_BYTES_MAX: usize = 400;
 const KIB: u64 = 1024;
@@ -50,6 +50,7 @@ pub(super) struct Lfs {
     reads: Vec<String>,
     changes: Vec<String>,
     time: Duration,
+    pub(super) ledger: Ledger,
 }
 
 /// How a run ended.
@@ -57,6 +58,15 @@ struct Ran {
     good: bool,
     said: String,
     wailed: String,
+}
+
+/// Ends the program when nobody waits for its result any more.
+struct Reins(Arc<Control>);
+
+impl Drop for Reins {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 /// An error that names the product.
@@ -89,6 +99,7 @@ impl Lfs {
             reads,
             changes,
             time: options.seconds(TIMEOUT)?,
+            ledger: Ledger::default(),
         })
     }
 
@@ -99,31 +110,58 @@ impl Lfs {
         args: &[&str],
         place: &Path,
     ) -> Result<Ran, VendorError> {
-        let (program, before) = words
-            .split_first()
-            .ok_or_else(|| error(operation, Cause::Refused, "no program is named"))?;
-        let mut command = Command::new(program);
-        command
-            .args(before)
-            .args(args)
-            .arg(place)
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let mut child = command.spawn().map_err(|fault| {
-            let text = format!("{program} cannot be run: {fault}");
-            error(operation, Cause::Unreachable, text)
-        })?;
-        let (out, err) = (child.stdout.take(), child.stderr.take());
-        let whole = async { tokio::join!(read(out), read(err), child.wait()) };
-        let Ok((said, wailed, status)) = timeout(self.time, whole).await else {
-            let seconds = self.time.as_secs_f64();
-            let text = format!("{program} is not done after {seconds} s");
-            return Err(error(operation, Cause::Late, text));
+        let begin = Instant::now();
+        add(&self.ledger.calls, 1);
+        let flying = self.ledger.flying();
+        let done = self.ran(operation, words, args, place).await;
+        drop(flying);
+        let failed = matches!(&done, Ok(ran) if !ran.good);
+        let told = match &done {
+            Ok(_) if failed => Err(error(operation, Cause::Failed, "")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.clone()),
         };
-        let good = status.is_ok_and(|status| status.success());
+        self.ledger.ended(operation, &told, begin.elapsed());
+        done
+    }
+
+    async fn ran(
+        &self,
+        operation: &'static str,
+        words: &[String],
+        args: &[&str],
+        place: &Path,
+    ) -> Result<Ran, VendorError> {
+        let program = words.first().map_or("", String::as_str);
+        let words = words.iter().map(OsString::from);
+        let mut command: Vec<OsString> = words.chain(args.iter().map(OsString::from)).collect();
+        command.push(place.into());
+        let (control, time) = (Arc::new(Control::default()), self.time);
+        let reins = Reins(Arc::clone(&control));
+        let work = move || {
+            let mut said = Vec::new();
+            let done = program::run(&command, time, &control, |piece| {
+                let room = OUTPUT_BYTES_MAX.saturating_sub(said.len());
+                said.extend_from_slice(&piece[..piece.len().min(room)]);
+            });
+            (done, String::from_utf8_lossy(&said).into_owned())
+        };
+        let ended = tokio::task::spawn_blocking(work).await;
+        drop(reins);
+        let (done, said) =
+            ended.map_err(|lost| error(operation, Cause::Failed, lost.to_string()))?;
+        let (good, wailed) = match done {
+            Ok(()) => (true, String::new()),
+            Err(Trouble::Bad { said, .. }) => (false, said),
+            Err(Trouble::Missing(text)) => {
+                let text = format!("{program} cannot be run: {text}");
+                return Err(error(operation, Cause::Unreachable, text));
+            }
+            Err(Trouble::Late | Trouble::Cancelled) => {
+                let text = format!("{program} is not done after {} s", time.as_secs_f64());
+                return Err(error(operation, Cause::Late, text));
+            }
+        };
         tracing::debug!(program, ?args, good, operation, "ran");
         Ok(Ran { good, said, wailed })
     }
@@ -196,16 +234,6 @@ fn words_of(ran: &Ran) -> &str {
     } else {
         wailed
     }
-}
-
-async fn read(from: Option<impl AsyncRead + Unpin>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(from) = from {
-        // What is read until it breaks is what there is.
-        let mut from = from.take(OUTPUT_BYTES_MAX);
-        let _ = from.read_to_end(&mut bytes).await;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// `id flag path`: the flag is `P` where it is inherited, and may be missing or `-`.

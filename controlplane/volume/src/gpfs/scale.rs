@@ -9,7 +9,6 @@
 //!
 //! Source: Scale management API v2, as IBM's CSI driver uses it.
 
-use http::header::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::backend::{Capacity, HwInfo, HwStatus, Metric, ScopeQuota};
@@ -17,8 +16,8 @@ use crate::stamp::Stamp;
 use crate::vendor::auth::Basic;
 use crate::vendor::call::{Answer, Call, Next, segment};
 use crate::vendor::options::{BackendOption, OptionKind, Options, optional, required};
-use crate::vendor::rest::{Bounds, Explained, Rest, Tls, Vendor};
-use crate::vendor::{Cause, VendorError};
+use crate::vendor::rest::{About, Explained, Rest};
+use crate::vendor::{Cause, READ_PERFORMANCE, VendorError};
 use crate::volumes::{Spec, SpecError};
 
 /// The product, as people call it.
@@ -94,6 +93,9 @@ const METRICS: [&str; 6] = [
     "gpfs_ns_max_disk_wait_wr",
 ];
 const KIB: u64 = 1024;
+/// Where pools are in an answer, and what is told of one of them.
+const POOLS: &str = "/storagePool";
+const CANCELLED: &str = "somebody cancelled the job";
 
 /// Where a fileset is linked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +137,17 @@ fn explain(answer: &Answer) -> Explained {
     let told = answer.text("/status/message").or(answer.text("/message"));
     let (code, text) = coded(told.unwrap_or_default());
     // What is missing is told as a wrong request by some calls.
-    let missing = answer.status == 400 && text.contains("Invalid value in");
+    let named = [
+        "filesetName",
+        "fsetName",
+        "snapshotName",
+        "jobId",
+        "storagePool",
+    ];
+    let missing = answer.status == 400
+        && named
+            .iter()
+            .any(|name| text.contains(&format!("Invalid value in '{name}'")));
     let cause = meaning(code.as_deref(), &text).or(missing.then_some(Cause::NotFound));
     Explained {
         cause,
@@ -146,19 +158,15 @@ fn explain(answer: &Answer) -> Explained {
 
 impl Scale {
     pub(super) fn new(spec: &Spec, options: &Options<'_>) -> Result<Self, SpecError> {
-        let base = options.need(ENDPOINT)?;
-        let vendor = Vendor {
+        let about = About {
             system: SYSTEM,
             backend: "gpfs",
-            volume: spec.name.clone(),
-            base: format!("{}/scalemgmt/v2", base.trim_end_matches('/')),
+            below: "/scalemgmt/v2".to_owned(),
+            verify_key: VERIFY,
+            ca_key: CA_FILE,
             explain,
-            headers: HeaderMap::new(),
         };
-        let tls = Tls::of(options, VERIFY, CA_FILE)?;
         let auth = Basic::new(&options.need(USER)?, &options.secret(PASSWORD)?);
-        let rest = Rest::new(vendor, &tls, Bounds::of(options)?, Box::new(auth))
-            .map_err(|text| options.fault(ENDPOINT, text))?;
         let owner = options.need(OWNER)?;
         let is_pair = owner
             .split_once(':')
@@ -167,7 +175,7 @@ impl Scale {
             return Err(options.fault(OWNER, "must be user and group with a colon between"));
         }
         Ok(Self {
-            rest,
+            rest: Rest::of(spec, options, ENDPOINT, about, auth)?,
             fs: segment(&options.need(FS_NAME)?),
             owner,
         })
@@ -210,28 +218,23 @@ impl Scale {
     }
 
     async fn wait(&self, operation: &'static str, number: u64) -> Result<(), VendorError> {
-        let path = format!("/jobs/{number}");
-        let mut pace = self.rest.pace();
-        loop {
-            let call = Call::get(operation, &*path).query("fields", ":all:");
+        let look = Call::get(operation, format!("/jobs/{number}")).query("fields", ":all:");
+        let read = |answer: Option<&Answer>| {
             // One that is not known yet will be.
-            let answer = self.rest.find(call).await?;
-            let job = answer.as_ref().map(|answer| &answer.body["jobs"][0]);
-            match job.and_then(|job| job["status"].as_str()) {
-                Some("COMPLETED") => return Ok(()),
-                Some("FAILED" | "UNKNOWN") => {
-                    return Err(self.failed(operation, job.unwrap_or(&Value::Null)));
+            let job = &answer?.body["jobs"][0];
+            match job["status"].as_str()? {
+                // Scale's own clients take it for done when nothing is known of its end.
+                "COMPLETED" | "UNKNOWN" => Some(Ok(())),
+                "FAILED" => Some(Err(self.failed(operation, job))),
+                "CANCELLED" => {
+                    let mut error = self.rest.error(operation, Cause::JobFailed, CANCELLED);
+                    error.code = Some("CANCELLED".to_owned());
+                    Some(Err(error))
                 }
-                Some("CANCELLED") => {
-                    let text = "somebody cancelled the job";
-                    return Err(self.rest.error(operation, Cause::JobFailed, text));
-                }
-                _ => {}
+                _ => None,
             }
-            if !pace.next().await {
-                return Err(self.rest.late(operation));
-            }
-        }
+        };
+        self.rest.job(look, read).await
     }
 
     fn failed(&self, operation: &'static str, job: &Value) -> VendorError {
@@ -345,16 +348,15 @@ impl Scale {
     pub(super) async fn capacity(&self) -> Result<Capacity, VendorError> {
         let pools = Call::get("list pools", self.at("/pools"));
         let (mut all, mut free, mut told) = (0, 0, false);
-        for pool in self.list(pools, "/storagePools").await? {
-            let Some(name) = pool["poolName"].as_str() else {
+        for pool in self.list(pools, POOLS).await? {
+            let Some(name) = pool["storagePoolName"].as_str() else {
                 continue;
             };
             let place = self.at(&format!("/pools/{}", segment(name)));
             let Some(answer) = self.rest.find(Call::get("read pool", place)).await? else {
                 continue;
             };
-            let pool = &answer.body["storagePools"][0];
-            let kib = |key: &str| pool[key].as_u64();
+            let kib = |key: &str| answer.body.pointer(&format!("{POOLS}/0/{key}"))?.as_u64();
             if let (Some(total), Some(left)) = (kib("totalDataInKB"), kib("freeDataInKB")) {
                 all += total * KIB;
                 free += left.min(total) * KIB;
@@ -374,7 +376,8 @@ impl Scale {
             .await?;
         let (mut worst, mut ill) = (HwStatus::Healthy, Vec::new());
         for node in &nodes {
-            let Some(name) = node["adminNodeName"].as_str() else {
+            let named = ["adminNodeName", "adminNodename"];
+            let Some(name) = named.iter().find_map(|key| node[*key].as_str()) else {
                 continue;
             };
             let place = format!("/nodes/{}/health/states", segment(name));
@@ -420,7 +423,7 @@ impl Scale {
     /// Performance of the whole, averages of ten seconds.
     pub(super) async fn metric(&self) -> Result<Metric, VendorError> {
         let wanted = METRICS.map(|name| format!("avg({name})")).join(",");
-        let operation = "read performance";
+        let operation = READ_PERFORMANCE;
         let call = Call::get(operation, "/perfmon/data")
             .query("query", format!("metrics {wanted} last 1 bucket_size 10"));
         let answer = self.rest.call(call).await?;
@@ -481,7 +484,7 @@ impl Scale {
 
 /// Whether a row of quotas is the fileset's own, and not a default or another kind.
 fn is_own(row: &Value, name: &str) -> bool {
-    let is_default = row["isDefaultQuota"] == true || row["defaultQuota"] == true;
+    let is_default = row["isDefaultQuota"] == true;
     let kind = row["quotaType"].as_str().unwrap_or("FILESET");
     row["objectName"] == *name && !is_default && kind.eq_ignore_ascii_case("fileset")
 }
@@ -560,7 +563,6 @@ mod tests {
             (json!({}), true),
             (json!({"isDefaultQuota": false}), true),
             (json!({"isDefaultQuota": true}), false),
-            (json!({"defaultQuota": true}), false),
             (json!({"quotaType": "fileset"}), true),
             (json!({"quotaType": "USR"}), false),
             (json!({"objectName": "g"}), false),

@@ -4,16 +4,13 @@
 //! - How large it is nobody knows: what the mount says is not true of shares without a size.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use async_trait::async_trait;
-use proxy_anchor::VolumeRoot;
 
 use crate::backend::{Backend, Capacity};
 use crate::capability::Kind;
 use crate::error::VolumeError;
 use crate::limits::Limits;
-use crate::tree::Tree;
 use crate::vfs::Vfs;
 
 /// See the module.
@@ -32,20 +29,8 @@ impl Backend for HammerspaceBase {
         Kind::HammerspaceBase
     }
 
-    async fn tree(&self) -> Result<Arc<Tree>, VolumeError> {
-        self.0.tree().await
-    }
-
-    fn root(&self) -> Option<VolumeRoot> {
-        self.0.root()
-    }
-
-    async fn refresh(&self) -> Result<bool, VolumeError> {
-        self.0.refresh().await
-    }
-
-    fn close(&self) {
-        self.0.close();
+    fn mounted(&self) -> Option<&Vfs> {
+        Some(&self.0)
     }
 
     async fn fs_usage(&self) -> Result<Capacity, VolumeError> {

@@ -10,14 +10,14 @@
 
 use std::time::Duration;
 
-use http::header::{HeaderMap, LOCATION};
+use http::header::LOCATION;
 use serde_json::{Value, json};
 
 use crate::backend::{Capacity, ScopeQuota};
 use crate::vendor::auth::SessionCookie;
 use crate::vendor::call::{Answer, Call, segment};
 use crate::vendor::options::{BackendOption, OptionKind, Options, optional, required};
-use crate::vendor::rest::{Bounds, Explained, Rest, Tls, Vendor};
+use crate::vendor::rest::{About, Explained, Rest};
 use crate::vendor::{Cause, VendorError};
 use crate::volumes::{Spec, SpecError};
 
@@ -59,7 +59,7 @@ pub(crate) const OPTIONS: &[BackendOption] = &[
     ),
     optional(
         RETRY_WAIT,
-        OptionKind::Seconds,
+        OptionKind::Wait,
         "1",
         "how long between two looks",
     ),
@@ -90,6 +90,8 @@ pub(crate) const OPTIONS: &[BackendOption] = &[
 ];
 
 const LIMIT: &str = "shareSizeLimit";
+/// The present state, which is listed among the snapshots.
+const PRESENT: &str = "current";
 
 /// A client for one cluster.
 pub(super) struct Shares {
@@ -112,13 +114,13 @@ fn explain(answer: &Answer) -> Explained {
 
 impl Shares {
     pub(super) fn new(spec: &Spec, options: &Options<'_>) -> Result<Self, SpecError> {
-        let vendor = Vendor {
+        let about = About {
             system: SYSTEM,
             backend: "hammerspace",
-            volume: spec.name.clone(),
-            base: options.need(ADDRESS)?,
+            below: String::new(),
+            verify_key: VERIFY,
+            ca_key: CA_FILE,
             explain,
-            headers: HeaderMap::new(),
         };
         let told = vec![
             ("username", options.need(USER)?),
@@ -133,11 +135,8 @@ impl Shares {
             guard: None,
             life: None,
         };
-        let tls = Tls::of(options, VERIFY, CA_FILE)?;
-        let rest = Rest::new(vendor, &tls, Bounds::of(options)?, Box::new(auth))
-            .map_err(|text| options.fault(ADDRESS, text))?;
         Ok(Self {
-            rest,
+            rest: Rest::of(spec, options, ADDRESS, about, auth)?,
             looks: options.number(RETRY)?,
             look_wait: options.seconds(RETRY_WAIT)?,
         })
@@ -157,24 +156,20 @@ impl Shares {
     }
 
     async fn wait(&self, operation: &'static str, task: &str) -> Result<(), VendorError> {
-        let path = format!("/tasks/{}", segment(task));
-        let mut pace = self.rest.pace();
-        loop {
-            let answer = self.rest.find(Call::get(operation, &*path)).await?;
-            let status = answer.as_ref().and_then(|answer| answer.text("/status"));
-            match status {
-                Some("COMPLETED") => return Ok(()),
-                Some(word @ ("FAILED" | "HALTED" | "CANCELLED")) => {
-                    let told = answer.as_ref().and_then(|one| one.text("/statusMessage"));
+        let look = Call::get(operation, format!("/tasks/{}", segment(task)));
+        let read = |answer: Option<&Answer>| {
+            let answer = answer?;
+            match answer.text("/status")? {
+                "COMPLETED" => Some(Ok(())),
+                word @ ("FAILED" | "HALTED" | "CANCELLED") => {
+                    let told = answer.text("/statusMessage");
                     let text = told.filter(|text| !text.is_empty()).unwrap_or(word);
-                    return Err(self.rest.error(operation, Cause::JobFailed, text));
+                    Some(Err(self.rest.error(operation, Cause::JobFailed, text)))
                 }
-                _ => {}
+                _ => None,
             }
-            if !pace.next().await {
-                return Err(self.rest.late(operation));
-            }
-        }
+        };
+        self.rest.job(look, read).await
     }
 
     /// A share as a whole, by its name.
@@ -333,7 +328,8 @@ impl Shares {
         let names = answer.map(|answer| answer.body);
         let names = names.as_ref().and_then(Value::as_array);
         let names = names.into_iter().flatten().filter_map(Value::as_str);
-        Ok(names.map(str::to_owned).collect())
+        let kept = names.filter(|name| *name != PRESENT);
+        Ok(kept.map(str::to_owned).collect())
     }
 
     /// Removes a snapshot; a missing one is fine.

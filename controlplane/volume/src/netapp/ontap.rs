@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::vendor::auth::Basic;
 use crate::vendor::call::{Answer, Call, Next, segment};
 use crate::vendor::options::{BackendOption, OptionKind, Options, optional, required};
-use crate::vendor::rest::{Bounds, Explained, Rest, Tls, Vendor};
+use crate::vendor::rest::{About, Explained, Rest};
 use crate::vendor::{Cause, VendorError};
 use crate::volumes::{Spec, SpecError};
 
@@ -163,21 +163,17 @@ fn has_code(error: &VendorError, codes: &[&str]) -> bool {
 
 impl Ontap {
     pub(super) fn new(spec: &Spec, options: &Options<'_>) -> Result<Self, SpecError> {
-        let endpoint = options.need(ENDPOINT)?;
-        let vendor = Vendor {
+        let about = About {
             system: SYSTEM,
             backend: "netapp",
-            volume: spec.name.clone(),
-            base: endpoint,
+            below: String::new(),
+            verify_key: VERIFY,
+            ca_key: CA_FILE,
             explain,
-            headers: http::HeaderMap::new(),
         };
-        let tls = Tls::of(options, VERIFY, CA_FILE)?;
         let auth = Basic::new(&options.need(USER)?, &options.secret(PASSWORD)?);
-        let rest = Rest::new(vendor, &tls, Bounds::of(options)?, Box::new(auth))
-            .map_err(|fault| options.fault(ENDPOINT, fault))?;
         Ok(Self {
-            rest,
+            rest: Rest::of(spec, options, ENDPOINT, about, auth)?,
             name: options.need(VOLUME)?,
             svm: options.text(SVM),
             place: Mutex::default(),
@@ -278,28 +274,23 @@ impl Ontap {
 
     async fn wait(&self, operation: &'static str, job: &str) -> Result<(), VendorError> {
         let path = format!("/api/cluster/jobs/{}", segment(job));
-        let mut pace = self.rest.pace();
+        let look = Call::get(operation, path).query("fields", "state,message,error,code");
         let mut seen = false;
-        loop {
-            let call = Call::get(operation, &*path).query("fields", "state,message,error,code");
-            // Jobs are forgotten some minutes after they ended.
-            let Some(answer) = self.rest.find(call).await? else {
-                if seen {
-                    return Ok(());
-                }
+        let read = |answer: Option<&Answer>| {
+            let Some(answer) = answer else {
+                // Jobs are forgotten some minutes after they ended.
                 let text = "the job is not known";
-                return Err(self.rest.error(operation, Cause::Malformed, text));
+                let unknown = || self.rest.error(operation, Cause::Malformed, text);
+                return Some(seen.then_some(()).ok_or_else(unknown));
             };
             seen = true;
             match answer.text("/state") {
-                Some("success") => return Ok(()),
-                Some("failure") => return Err(self.failed(operation, &answer)),
-                _ => {}
+                Some("success") => Some(Ok(())),
+                Some("failure") => Some(Err(self.failed(operation, answer))),
+                _ => None,
             }
-            if !pace.next().await {
-                return Err(self.rest.late(operation));
-            }
-        }
+        };
+        self.rest.job(look, read).await
     }
 
     fn failed(&self, operation: &'static str, answer: &Answer) -> VendorError {

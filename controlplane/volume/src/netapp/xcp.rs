@@ -65,7 +65,9 @@ impl Xcp {
             .any(|line| line.trim() == "License status: ACTIVE");
         let answer = ran.is_ok() && active;
         if !answer {
-            let why = ran.err().unwrap_or_else(|| "no active licence".to_owned());
+            let why = ran
+                .err()
+                .map_or_else(|| "no active licence".to_owned(), String::from);
             tracing::warn!(why, "XCP is not used");
         }
         *licensed = Some((Instant::now(), answer));
@@ -103,7 +105,7 @@ impl Xcp {
         program::run(&command, bound, control, |piece| {
             records.push(piece, &mut line)
         })
-        .map_err(|error| told(&error))?;
+        .map_err(|trouble| told(&trouble.to_string()))?;
         records.finish(&mut line);
         count
             .zip(bytes)
@@ -113,7 +115,8 @@ impl Xcp {
     /// Removes a tree. Blocking.
     pub(super) fn remove(&self, path: &str, control: &Control) -> Result<(), String> {
         let command = self.command(&["delete", "-force", "-removetopdir", path]);
-        program::run(&command, REMOVE_WAIT, control, |_| {}).map_err(|error| told(&error))
+        program::run(&command, REMOVE_WAIT, control, |_| {})
+            .map_err(|trouble| told(&trouble.to_string()))
     }
 }
 

@@ -19,8 +19,8 @@ use crate::stamp::Stamp;
 use crate::vendor::auth::{Auth, Basic, Grant, SessionCookie};
 use crate::vendor::call::{Answer, Call, Next, segment};
 use crate::vendor::options::{BackendOption, OptionKind, Options, optional, required};
-use crate::vendor::rest::{Bounds, Explained, Failure, Rest, Tls, Vendor};
-use crate::vendor::{Cause, VendorError};
+use crate::vendor::rest::{About, Explained, Failure, Rest};
+use crate::vendor::{Cause, READ_PERFORMANCE, VendorError};
 use crate::volumes::{Spec, SpecError};
 
 /// The product, as people call it.
@@ -160,20 +160,17 @@ impl Platform {
             life: Some(SESSION_LIFE),
         };
         let basic = Basic::new(&user, &password);
-        let vendor = Vendor {
+        let about = About {
             system: SYSTEM,
             backend: "dellemc-onefs",
-            volume: spec.name.clone(),
-            base: options.need(ENDPOINT)?,
+            below: String::new(),
+            verify_key: VERIFY,
+            ca_key: CA_FILE,
             explain,
-            headers: http::HeaderMap::new(),
         };
-        let tls = Tls::of(options, VERIFY, CA_FILE)?;
-        let auth = Box::new(SessionOrBasic { session, basic });
-        let rest = Rest::new(vendor, &tls, Bounds::of(options)?, auth)
-            .map_err(|text| options.fault(ENDPOINT, text))?;
+        let auth = SessionOrBasic { session, basic };
         Ok(Self {
-            rest,
+            rest: Rest::of(spec, options, ENDPOINT, about, auth)?,
             base: format!("/platform/{version}"),
             ifs_path,
             system_name: options.text(SYSTEM_NAME),
@@ -295,7 +292,7 @@ impl Platform {
 
     /// Performance of the cluster.
     pub(super) async fn metric(&self) -> Result<Metric, VendorError> {
-        let get = |path: &str| Call::get("read statistics", self.at(path));
+        let get = |path: &str| Call::get(READ_PERFORMANCE, self.at(path));
         let summary = self
             .rest
             .call(get("/statistics/summary/protocol-stats"))

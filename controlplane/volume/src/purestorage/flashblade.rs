@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use crate::vendor::auth::HeaderToken;
 use crate::vendor::call::{Answer, Call, Next};
 use crate::vendor::options::{BackendOption, OptionKind, Options, optional, required};
-use crate::vendor::rest::{Bounds, Explained, Rest, Tls, Vendor};
-use crate::vendor::{Cause, VendorError};
+use crate::vendor::rest::{About, Explained, Rest};
+use crate::vendor::{Cause, READ_PERFORMANCE, VendorError};
 use crate::volumes::{Spec, SpecError};
 
 /// The product, as people call it.
@@ -153,16 +153,14 @@ fn choose<'a>(wanted: Option<&str>, listed: &[&'a str]) -> Option<&'a str> {
 
 impl FlashBlade {
     pub(super) fn new(spec: &Spec, options: &Options<'_>) -> Result<Self, SpecError> {
-        let endpoint = options.need(ENDPOINT)?;
-        let vendor = Vendor {
+        let about = About {
             system: SYSTEM,
             backend: "purestorage",
-            volume: spec.name.clone(),
-            base: endpoint.clone(),
+            below: String::new(),
+            verify_key: VERIFY,
+            ca_key: CA_FILE,
             explain,
-            headers: http::HeaderMap::new(),
         };
-        let tls = Tls::of(options, VERIFY, CA_FILE)?;
         let login = Call::post("log in", "/api/login")
             .secret_header("api-token", &options.secret(TOKEN)?)
             .repeatable();
@@ -170,11 +168,9 @@ impl FlashBlade {
             login,
             header: "x-auth-token",
         };
-        let rest = Rest::new(vendor, &tls, Bounds::of(options)?, Box::new(auth))
-            .map_err(|fault| options.fault(ENDPOINT, fault))?;
         Ok(Self {
-            rest,
-            endpoint,
+            rest: Rest::of(spec, options, ENDPOINT, about, auth)?,
+            endpoint: options.need(ENDPOINT)?,
             file_system: options.need(FILE_SYSTEM)?,
             wanted: options.text(VERSION),
             version: Mutex::default(),
@@ -269,7 +265,7 @@ impl FlashBlade {
     pub(super) async fn performance(&self) -> Result<Value, VendorError> {
         let query = [("names", self.file_system.as_str()), ("protocol", "NFS")];
         let path = "file-systems/performance";
-        self.item("read performance", path, &query).await
+        self.item(READ_PERFORMANCE, path, &query).await
     }
 
     /// The file system's snapshots that are not destroyed.

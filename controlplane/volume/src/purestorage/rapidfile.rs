@@ -97,7 +97,7 @@ impl RapidFile {
     /// Removes a tree. Blocking.
     pub(super) fn remove(&self, path: &Path, control: &Control) -> Result<(), String> {
         let command = [self.program("prm"), "-r".into(), path.into()];
-        program::run(&command, REMOVE_WAIT, control, |_| {})
+        program::run(&command, REMOVE_WAIT, control, |_| {}).map_err(String::from)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::stamp::Stamp;
 use crate::vendor::auth::{Auth, Grant};
 use crate::vendor::call::{Answer, Call, secret_value, segment};
 use crate::vendor::options::{BackendOption, OptionKind, Options, Secret, optional, required};
-use crate::vendor::rest::{Bounds, Explained, Failure, Rest, Tls, Vendor};
+use crate::vendor::rest::{About, Explained, Failure, Rest};
 use crate::vendor::{Cause, VendorError};
 use crate::volumes::{Spec, SpecError};
 
@@ -94,7 +94,7 @@ pub(crate) const OPTIONS: &[BackendOption] = &[
     ),
     optional(
         CACHE_TTL,
-        OptionKind::Seconds,
+        OptionKind::Wait,
         "120",
         "how long capacity and health are remembered; metrics no longer than 10 s",
     ),
@@ -237,25 +237,21 @@ impl Vms {
         if !base_dir.starts_with('/') {
             return Err(options.fault(BASE_DIR, "must be: a path with a slash at its begin"));
         }
-        let endpoint = options.need(ENDPOINT)?;
-        let vendor = Vendor {
+        let about = About {
             system: SYSTEM,
             backend: "vast",
-            volume: spec.name.clone(),
-            base: format!("{}/api/{version}", endpoint.trim_end_matches('/')),
+            below: format!("/api/{version}"),
+            verify_key: VERIFY,
+            ca_key: CA_FILE,
             explain,
-            headers: HeaderMap::new(),
         };
-        let auth = Box::new(Tokens {
+        let auth = Tokens {
             user: options.need(USER)?,
             password: options.secret(PASSWORD)?,
             force: options.flag(FORCE_LOGIN),
-        });
-        let tls = Tls::of(options, VERIFY, CA_FILE)?;
-        let rest = Rest::new(vendor, &tls, Bounds::of(options)?, auth)
-            .map_err(|text| options.fault(ENDPOINT, text))?;
+        };
         Ok(Self {
-            rest,
+            rest: Rest::of(spec, options, ENDPOINT, about, auth)?,
             cluster_id: options.number(CLUSTER_ID)?,
             base_dir: base_dir.trim_end_matches('/').to_owned(),
             mount: spec.path.clone(),

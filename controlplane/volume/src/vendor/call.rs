@@ -183,7 +183,9 @@ impl Next {
                     None => &link,
                 };
                 let base = base_path.trim_end_matches('/');
-                next.path = path.strip_prefix(base).unwrap_or(path).to_owned();
+                // Some begin without a slash.
+                let path = format!("/{}", path.trim_start_matches('/'));
+                next.path = path.strip_prefix(base).unwrap_or(&path).to_owned();
                 next.query.clear();
             }
             Self::Query(key, value) => {
@@ -215,6 +217,11 @@ mod tests {
             (
                 Next::Link("/base/things?start=2".to_owned()),
                 "/things?start=2",
+                "",
+            ),
+            (
+                Next::Link("base/things?start=3".to_owned()),
+                "/things?start=3",
                 "",
             ),
             (

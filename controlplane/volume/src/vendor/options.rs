@@ -7,6 +7,8 @@
 //! - A key that nobody reads is a warning with the nearest known one: configurations of the
 //!   original may hold more than is used.
 //! - A secret is a [`Secret`]: it prints as dots.
+//! - Numbers and yes or no may be texts, and what may be missing may be empty, as the original
+//!   takes them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -49,6 +51,8 @@ pub enum OptionKind {
     Number,
     /// A time in seconds, more than 0.
     Seconds,
+    /// A time in seconds, perhaps none.
+    Wait,
 }
 
 /// What counts when an option is missing.
@@ -74,6 +78,7 @@ impl OptionKind {
             Self::Flag => "true or false",
             Self::Number => "whole number, 1 or more",
             Self::Seconds => "seconds, more than 0",
+            Self::Wait => "seconds, 0 or more",
         }
     }
 }
@@ -160,7 +165,7 @@ impl<'a> Options<'a> {
             tables,
         };
         for row in options.rows() {
-            match options.given.get(row.key) {
+            match options.given(row) {
                 None if row.default == Absent::Refused => {
                     let what = format!("is missing; {}: {}", row.kind.words(), row.text);
                     return Err(options.fault(row.key, what));
@@ -180,6 +185,13 @@ impl<'a> Options<'a> {
 
     fn rows(&self) -> impl Iterator<Item = &'static BackendOption> {
         self.tables.iter().flat_map(|table| table.iter())
+    }
+
+    /// What is given for a row, unless it says nothing.
+    fn given(&self, row: &BackendOption) -> Option<&'a Value> {
+        let value = self.given.get(row.key)?;
+        let is_empty = row.default != Absent::Refused && value.as_str() == Some("");
+        (!value.is_null() && !is_empty).then_some(value)
     }
 
     fn warn_unknown(&self) {
@@ -214,10 +226,11 @@ impl<'a> Options<'a> {
 
     /// The value as text: what is given, or the default.
     fn raw(&self, key: &str) -> Option<String> {
-        match self.given.get(key) {
+        let row = self.rows().find(|row| row.key == key)?;
+        match self.given(row) {
             Some(Value::String(text)) => Some(text.clone()),
             Some(other) => Some(other.to_string()),
-            None => match self.rows().find(|row| row.key == key)?.default {
+            None => match row.default {
                 Absent::Value(text) => Some(text.to_owned()),
                 Absent::Refused | Absent::Nothing => None,
             },
@@ -256,7 +269,7 @@ impl<'a> Options<'a> {
 
     /// `true` only if it is given or the default.
     pub(crate) fn flag(&self, key: &str) -> bool {
-        self.raw(key).as_deref() == Some("true")
+        self.raw(key).as_deref().and_then(yes_or_no) == Some(true)
     }
 
     /// A whole number.
@@ -264,7 +277,7 @@ impl<'a> Options<'a> {
     /// # Errors
     /// For a key without a default.
     pub(crate) fn number(&self, key: &str) -> Result<u32, SpecError> {
-        let number = self.raw(key).and_then(|text| text.parse().ok());
+        let number = self.raw(key).and_then(|text| text.trim().parse().ok());
         number.ok_or_else(|| self.defect(key))
     }
 
@@ -273,7 +286,7 @@ impl<'a> Options<'a> {
     /// # Errors
     /// For a key without a default.
     pub(crate) fn seconds(&self, key: &str) -> Result<Duration, SpecError> {
-        let seconds = self.raw(key).and_then(|text| text.parse().ok());
+        let seconds = self.raw(key).and_then(|text| text.trim().parse().ok());
         let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         time.ok_or_else(|| self.defect(key))
     }
@@ -297,15 +310,39 @@ fn takes(kind: OptionKind, value: &Value) -> bool {
         OptionKind::Texts => value
             .as_array()
             .is_some_and(|list| !list.is_empty() && list.iter().all(text)),
-        OptionKind::Flag => value.is_boolean(),
+        OptionKind::Flag => match value {
+            Value::String(text) => yes_or_no(text).is_some(),
+            other => yes_or_no(&other.to_string()).is_some(),
+        },
         OptionKind::Number => {
-            let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+            let number: Option<u32> = plain(value).and_then(|text| text.parse().ok());
             number.is_some_and(|number| number > 0)
         }
-        OptionKind::Seconds => {
-            let seconds = value.as_f64();
-            seconds.is_some_and(|seconds| 0.0 < seconds && seconds <= SECONDS_MAX)
-        }
+        OptionKind::Seconds => seconds(value).is_some_and(|seconds| 0.0 < seconds),
+        OptionKind::Wait => seconds(value).is_some(),
+    }
+}
+
+/// A number as text, whether it was given as one or as the other.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.trim().to_owned()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn seconds(value: &Value) -> Option<f64> {
+    let seconds: f64 = plain(value)?.parse().ok()?;
+    (0.0..=SECONDS_MAX).contains(&seconds).then_some(seconds)
+}
+
+/// The words that the original takes for a flag.
+fn yes_or_no(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "t" | "y" | "1" => Some(true),
+        "false" | "no" | "off" | "f" | "n" | "0" => Some(false),
+        _ => None,
     }
 }
 
@@ -330,13 +367,14 @@ mod tests {
         optional("verify", OptionKind::Flag, "true", "look at certificates"),
         optional("calls", OptionKind::Number, "8", "calls at once"),
         optional("wait", OptionKind::Seconds, "1.5", "time"),
+        optional("pause", OptionKind::Wait, "1", "time"),
+        optional("prefix", OptionKind::Text, "", "a begin"),
     ];
 
     fn spec(more: Value) -> Spec {
         let mut options = json!({"endpoint": "https://array:8443", "password": "xyzzy"});
         let all = options.as_object_mut().unwrap();
         all.extend(more.as_object().unwrap().clone());
-        all.retain(|_, value| !value.is_null());
         Spec {
             name: "v".to_owned(),
             backend: "netapp".to_owned(),
@@ -365,7 +403,19 @@ mod tests {
             (json!({"command": "xcp"}), "command: must be: list of texts"),
             (json!({"command": []}), "command: must be: list of texts"),
             (json!({"command": ["docker", "exec"]}), ""),
-            (json!({"verify": "no"}), "verify: must be: true or false"),
+            (
+                json!({"verify": "perhaps"}),
+                "verify: must be: true or false",
+            ),
+            (json!({"verify": 2}), "verify: must be: true or false"),
+            (json!({"verify": "No", "calls": "3", "wait": "0.5"}), ""),
+            (json!({"verify": 0, "pause": 0}), ""),
+            (json!({"pause": -1}), "pause: must be: seconds, 0 or more"),
+            (json!({"prefix": "", "wait": null}), ""),
+            (
+                json!({"calls": "many"}),
+                "calls: must be: whole number, 1 or more",
+            ),
             (
                 json!({"calls": 0}),
                 "calls: must be: whole number, 1 or more",
@@ -393,7 +443,18 @@ mod tests {
 
     #[test]
     fn getters_give_what_is_there_or_the_default() {
-        let spec = spec(json!({"calls": 3, "endpiont": 1, "command": ["a", "b"]}));
+        for (given, want) in [("No", false), ("1", true), ("", true)] {
+            let spec = spec(json!({"verify": given}));
+            let options = Options::of(&spec, &[TABLE]).unwrap();
+            assert_eq!(options.flag("verify"), want, "{given}");
+        }
+        let none = spec(json!({"prefix": "", "pause": 0}));
+        let none = Options::of(&none, &[TABLE]).unwrap();
+        assert_eq!(
+            (none.text("prefix"), none.seconds("pause").unwrap()),
+            (None, Duration::ZERO)
+        );
+        let spec = spec(json!({"calls": "3", "endpiont": 1, "command": ["a", "b"]}));
         let options = Options::of(&spec, &[TABLE]).unwrap();
         assert_eq!(options.number("calls").unwrap(), 3);
         assert_eq!(

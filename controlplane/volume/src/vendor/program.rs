@@ -1,4 +1,5 @@
-//! Programs of vendors that measure and remove trees faster than a mount allows.
+//! Programs of vendors: those that measure and remove trees faster than a mount allows, and those
+//! that manage what has no other interface.
 //!
 //! Laws
 //! - A program gets its words as they are: there is no shell.
@@ -13,17 +14,49 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
+
 use crate::control::Control;
 
 const PIECE_BYTES: usize = 64 * 1024;
 const ERRORS_BYTES_MAX: u64 = 4096;
 /// How often it is asked whether anybody still waits.
 const LOOK: Duration = Duration::from_millis(50);
+/// Between two looks at a program that prints nothing any more.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Why a program did not do what it should.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum Trouble {
+    /// There is no such program, or it may not be run.
+    #[error("{0}")]
+    Missing(String),
+    /// Its time was over.
+    #[error("it takes too long")]
+    Late,
+    /// Nobody waits for it any more.
+    #[error("cancelled")]
+    Cancelled,
+    /// It ended badly.
+    #[error("{status}: {said}")]
+    Bad {
+        /// How it ended.
+        status: String,
+        /// What it said of errors.
+        said: String,
+    },
+}
+
+impl From<Trouble> for String {
+    fn from(trouble: Trouble) -> Self {
+        trouble.to_string()
+    }
+}
 
 /// Runs a program to its end, and hands over what it prints.
 ///
 /// # Errors
-/// Why it did not run, or what it said was wrong.
+/// [`Trouble`].
 ///
 /// Blocking.
 pub(crate) fn run(
@@ -31,9 +64,12 @@ pub(crate) fn run(
     bound: Duration,
     control: &Control,
     mut take: impl FnMut(&[u8]),
-) -> Result<(), String> {
+) -> Result<(), Trouble> {
     let end = Instant::now() + bound;
-    let (program, rest) = words.split_first().ok_or("no program")?;
+    let missing = |text: &dyn std::fmt::Display| Trouble::Missing(text.to_string());
+    let (program, rest) = words
+        .split_first()
+        .ok_or_else(|| missing(&"no program is named"))?;
     let mut child = Command::new(program)
         .args(rest)
         .env("LC_ALL", "C")
@@ -41,38 +77,47 @@ pub(crate) fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| missing(&error))?;
     let errors = read_errors(&mut child);
-    let mut stopped = None;
-    if let Some(pieces) = read_output(&mut child) {
-        loop {
-            match pieces.recv_timeout(LOOK) {
-                Ok(piece) => take(&piece),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {}
+    let pieces = read_output(&mut child);
+    let ended = loop {
+        let more = pieces.as_ref().map(|pieces| pieces.recv_timeout(LOOK));
+        let printed_all = match more {
+            Some(Ok(piece)) => {
+                take(&piece);
+                false
             }
-            if control.check().is_err() {
-                stopped = Some("cancelled");
-            } else if end <= Instant::now() {
-                stopped = Some("it takes too long");
-            }
-            if stopped.is_some() {
-                let _ = child.kill();
-                break;
-            }
+            Some(Err(RecvTimeoutError::Timeout)) => false,
+            Some(Err(RecvTimeoutError::Disconnected)) | None => true,
+        };
+        match child.try_wait() {
+            Ok(Some(status)) if printed_all => break Ok(status),
+            // It closed its output and goes on.
+            Ok(None) if printed_all => std::thread::sleep(PAUSE),
+            Ok(_) => {}
+            Err(error) => break Err(missing(&error)),
         }
-    }
-    let status = child.wait().map_err(|error| error.to_string())?;
-    if let Some(why) = stopped {
-        return Err(why.to_owned());
-    }
-    let said = errors
-        .and_then(|thread| thread.join().ok())
-        .unwrap_or_default();
+        if control.check().is_err() {
+            break Err(Trouble::Cancelled);
+        } else if end <= Instant::now() {
+            break Err(Trouble::Late);
+        }
+    };
+    let status = match ended {
+        Ok(status) => status,
+        Err(trouble) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(trouble);
+        }
+    };
     if status.success() {
         return Ok(());
     }
-    Err(format!("{status}: {}", said.trim()))
+    let said = errors.and_then(|thread| thread.join().ok());
+    let said = said.unwrap_or_default().trim().to_owned();
+    let status = status.to_string();
+    Err(Trouble::Bad { status, said })
 }
 
 fn read_errors(child: &mut Child) -> Option<JoinHandle<String>> {
@@ -141,7 +186,7 @@ impl Records {
 mod tests {
     use super::*;
 
-    fn shell(script: &str, bound: Duration, control: &Control) -> (Result<(), String>, String) {
+    fn shell(script: &str, bound: Duration, control: &Control) -> (Result<(), Trouble>, String) {
         let words = ["sh", "-c", script].map(OsString::from);
         let mut said = Vec::new();
         let done = run(&words, bound, control, |piece| {
@@ -156,21 +201,24 @@ mod tests {
         let (done, said) = shell("echo out; echo err >&2", long, &control);
         assert_eq!((done, said.as_str()), (Ok(()), "out\n"));
         let (done, _) = shell("echo broken >&2; exit 3", long, &control);
-        assert_eq!(done, Err("exit status: 3: broken".to_owned()));
+        let text = done.map_err(String::from);
+        assert_eq!(text, Err("exit status: 3: broken".to_owned()));
         let (done, said) = shell("head -c 1000000 /dev/zero | tr '\\0' x", long, &control);
         assert_eq!((done, said.len()), (Ok(()), 1_000_000));
         let missing = run(&["/no/such".into()], long, &control, |_| {});
-        assert!(missing.is_err());
+        assert!(matches!(missing, Err(Trouble::Missing(_))), "{missing:?}");
     }
 
     #[test]
     fn programs_end_in_time_and_when_nobody_waits() {
         let (short, control) = (Duration::from_millis(100), Control::default());
-        let (done, _) = shell("exec sleep 600", short, &control);
-        assert_eq!(done, Err("it takes too long".to_owned()));
+        for script in ["exec sleep 600", "exec sleep 600 >&-"] {
+            let (done, _) = shell(script, short, &control);
+            assert_eq!(done, Err(Trouble::Late), "{script}");
+        }
         control.cancel();
         let (done, _) = shell("exec sleep 600", Duration::from_secs(600), &control);
-        assert_eq!(done, Err("cancelled".to_owned()));
+        assert_eq!(done, Err(Trouble::Cancelled));
     }
 
     #[test]

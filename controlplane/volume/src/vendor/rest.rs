@@ -25,10 +25,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::auth::{Auth, Grant};
 use super::call::{Answer, Call, Content, Next};
+use super::ledger::{Ledger, add};
 use super::options::{BackendOption, OptionKind, Options, optional};
 use super::pace::{Breaker, Gate, Pace, spread};
-use super::{Cause, VendorError, VendorStats};
-use crate::volumes::SpecError;
+use super::{Cause, VendorError};
+use crate::volumes::{Spec, SpecError};
 
 /// Longest text of a vendor that is repeated to anyone, in bytes.
 const TEXT_BYTES_MAX: usize = 400;
@@ -205,6 +206,23 @@ pub(crate) struct Vendor {
     pub(crate) headers: HeaderMap,
 }
 
+/// What a backend says of its vendor, whatever the volume.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    /// The product, as people call it.
+    pub(crate) system: &'static str,
+    /// The kind of backend.
+    pub(crate) backend: &'static str,
+    /// What every path begins with, below the configured address.
+    pub(crate) below: String,
+    /// The option that says whether certificates are verified.
+    pub(crate) verify_key: &'static str,
+    /// The option that names the file of authorities.
+    pub(crate) ca_key: &'static str,
+    /// Reads the vendor's error answers.
+    pub(crate) explain: fn(&Answer) -> Explained,
+}
+
 /// Why one try failed, and what that means for another one.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -238,19 +256,6 @@ struct Held {
     refused: Option<(Instant, VendorError)>,
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    calls: AtomicU64,
-    tries: AtomicU64,
-    failures: AtomicU64,
-    throttled: AtomicU64,
-    suspended: AtomicU64,
-    logins: AtomicU64,
-    bytes: AtomicU64,
-    elapsed_us: AtomicU64,
-    in_flight: AtomicU64,
-}
-
 /// See the module.
 pub(crate) struct Rest {
     vendor: Vendor,
@@ -262,7 +267,7 @@ pub(crate) struct Rest {
     held: Mutex<Held>,
     gate: Gate,
     breaker: Breaker,
-    counters: Counters,
+    ledger: Ledger,
 }
 
 impl Rest {
@@ -300,10 +305,35 @@ impl Rest {
             held: Mutex::default(),
             gate: Gate::new(bounds.calls_at_once, bounds.calls_per_second),
             breaker: Breaker::new(bounds.failures_max, bounds.pause_min, bounds.pause_max),
-            counters: Counters::default(),
+            ledger: Ledger::default(),
             vendor,
             bounds,
         })
+    }
+
+    /// A client by the options of a volume, at the address that the option `at` names.
+    ///
+    /// # Errors
+    /// [`SpecError::Option`].
+    pub(crate) fn of(
+        spec: &Spec,
+        options: &Options<'_>,
+        at: &'static str,
+        about: About,
+        auth: impl Auth + 'static,
+    ) -> Result<Self, SpecError> {
+        let base = options.need(at)?;
+        let vendor = Vendor {
+            system: about.system,
+            backend: about.backend,
+            volume: spec.name.clone(),
+            base: format!("{}{}", base.trim_end_matches('/'), about.below),
+            explain: about.explain,
+            headers: HeaderMap::new(),
+        };
+        let tls = Tls::of(options, about.verify_key, about.ca_key)?;
+        Self::new(vendor, &tls, Bounds::of(options)?, Box::new(auth))
+            .map_err(|fault| options.fault(at, fault))
     }
 
     /// The product, as people call it.
@@ -316,21 +346,9 @@ impl Rest {
         self.base.origin().ascii_serialization()
     }
 
-    /// What was called so far, and whether calls are stopped.
-    pub(crate) fn stats(&self) -> VendorStats {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        VendorStats {
-            calls: of(&self.counters.calls),
-            tries: of(&self.counters.tries),
-            failures: of(&self.counters.failures),
-            throttled: of(&self.counters.throttled),
-            suspended: of(&self.counters.suspended),
-            logins: of(&self.counters.logins),
-            bytes_received: of(&self.counters.bytes),
-            elapsed_us: of(&self.counters.elapsed_us),
-            in_flight: of(&self.counters.in_flight),
-            is_suspended: self.breaker.is_open(),
-        }
+    /// What was called so far, and how it went.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// An error of this storage system that no answer told.
@@ -358,14 +376,21 @@ impl Rest {
     /// Dropping the future drops the connection; the storage system may have done what it was
     /// asked for.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer, VendorError> {
-        let end = Instant::now() + self.bounds.call_time;
-        add(&self.counters.calls, 1);
+        let begin = Instant::now();
+        add(&self.ledger.calls, 1);
+        let done = self.tried(&call, begin + self.bounds.call_time).await;
+        self.ledger.ended(call.operation, &done, begin.elapsed());
+        done
+    }
+
+    /// Sends a call until that is done, hopeless or too late.
+    async fn tried(&self, call: &Call, end: Instant) -> Result<Answer, VendorError> {
         let mut renewed = false;
         let mut tries = 0;
         loop {
             tries += 1;
             let failure = match self.grant(call.operation).await {
-                Ok(grant) => match self.once(&call, &grant.headers).await {
+                Ok(grant) => match self.once(call, &grant.headers).await {
                     Ok(answer) => return Ok(answer),
                     Err(failure) => {
                         let refused = failure.error.cause == Cause::Unauthorized;
@@ -379,13 +404,11 @@ impl Rest {
                 },
                 Err(failure) => failure,
             };
-            match self.wait(&call, &failure, tries, end) {
+            match self.wait(call, &failure, tries, end) {
                 Some(wait) => sleep(wait).await,
-                None => {
-                    add(&self.counters.failures, 1);
-                    return Err(failure.error);
-                }
+                None => return Err(failure.error),
             }
+            add(&self.ledger.retries, 1);
         }
     }
 
@@ -440,6 +463,28 @@ impl Rest {
         self.error(operation, Cause::Late, text)
     }
 
+    /// Looks after a job until it is over: `read` says of each answer whether it is, and how it
+    /// went; it gets `None` while the job is not known.
+    ///
+    /// # Errors
+    /// As [`Self::call`], the one of the job, and [`Cause::Late`].
+    pub(crate) async fn job(
+        &self,
+        look: Call,
+        mut read: impl FnMut(Option<&Answer>) -> Option<Result<(), VendorError>> + Send,
+    ) -> Result<(), VendorError> {
+        let mut pace = self.pace();
+        loop {
+            let answer = self.find(look.clone()).await?;
+            if let Some(over) = read(answer.as_ref()) {
+                return over;
+            }
+            if !pace.next().await {
+                return Err(self.late(look.operation));
+            }
+        }
+    }
+
     /// Sends a call once and without credentials: for logins.
     ///
     /// # Errors
@@ -465,7 +510,7 @@ impl Rest {
             return Err(error.into());
         }
         if self.auth.renews() {
-            add(&self.counters.logins, 1);
+            add(&self.ledger.logins, 1);
         }
         let stale = held.stale.clone();
         match self.auth.login(self, stale.as_deref()).await {
@@ -534,12 +579,11 @@ impl Rest {
         let admission = match self.breaker.admit() {
             Ok(admission) => admission,
             Err(last) => {
-                add(&self.counters.suspended, 1);
+                add(&self.ledger.suspended, 1);
                 return Err(self.error(call.operation, Cause::Suspended, last).into());
             }
         };
-        let _flying = Flying::of(&self.counters.in_flight);
-        add(&self.counters.tries, 1);
+        let _flying = self.ledger.flying();
         let begin = Instant::now();
         let request_id = request_id();
         let sent = timeout(
@@ -556,7 +600,7 @@ impl Rest {
             }),
         };
         let elapsed = begin.elapsed();
-        add(&self.counters.elapsed_us, elapsed.as_micros() as u64);
+        add(&self.ledger.elapsed_us, elapsed.as_micros() as u64);
         let status = match &done {
             Ok(answer) => answer.status,
             Err(_) => 0,
@@ -591,12 +635,14 @@ impl Rest {
         });
         let Some(failure) = broken else {
             if admission.answered() {
+                self.ledger.is_suspended.store(false, Ordering::Relaxed);
                 tracing::info!(backend, volume, "the storage system answers again");
             }
             return;
         };
         let error = &failure.error;
         if let Some(pause) = admission.failed(&error.text) {
+            self.ledger.is_suspended.store(true, Ordering::Relaxed);
             let pause_ms = pause.as_millis() as u64;
             tracing::warn!(
                 backend, volume, request_id, %error, pause_ms,
@@ -648,7 +694,7 @@ impl Rest {
             }
             bytes.extend_from_slice(&piece);
         }
-        add(&self.counters.bytes, bytes.len() as u64);
+        add(&self.ledger.bytes, bytes.len() as u64);
         let body = match serde_json::from_slice(&bytes) {
             Ok(body) => body,
             Err(_) if bytes.is_empty() => Value::Null,
@@ -710,7 +756,7 @@ impl Rest {
         let text = explained.text.unwrap_or_else(|| plain.to_owned());
         let again = match cause {
             Cause::Throttled => {
-                add(&self.counters.throttled, 1);
+                add(&self.ledger.throttled, 1);
                 let asked = answer.header(RETRY_AFTER.as_str()).and_then(retry_after);
                 // A gateway says 503 also for what it has passed on.
                 if status == 503 && asked.is_none() {
@@ -787,24 +833,4 @@ fn request_id() -> String {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let number = CALLS.fetch_add(1, Ordering::Relaxed);
     format!("{:x}-{number:x}", std::process::id())
-}
-
-fn add(counter: &AtomicU64, by: u64) {
-    counter.fetch_add(by, Ordering::Relaxed);
-}
-
-/// Counts one call while it is under way, however it ends.
-struct Flying<'a>(&'a AtomicU64);
-
-impl<'a> Flying<'a> {
-    fn of(counter: &'a AtomicU64) -> Self {
-        add(counter, 1);
-        Self(counter)
-    }
-}
-
-impl Drop for Flying<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

@@ -238,7 +238,7 @@ async fn a_call_carries_its_parts() {
     assert_eq!(answer.text("/query"), Some(r#"[("a b", "c&d")]"#));
     let asked = &scene.sim.requests()[0].request;
     assert!(asked.header("x-request-id").is_some());
-    let stats = scene.rest.stats();
+    let stats = scene.rest.ledger().stats();
     assert_eq!((stats.calls, stats.tries, stats.failures), (1, 1, 0));
     assert_eq!((stats.in_flight, stats.is_suspended), (0, false));
 }
@@ -326,7 +326,7 @@ async fn a_late_answer_is_an_error_in_time() {
         (error.cause, scene.sim.count("", "/thing")),
         (Cause::Late, 2)
     );
-    assert_eq!(scene.rest.stats().in_flight, 0);
+    assert_eq!(scene.rest.ledger().stats().in_flight, 0);
 }
 
 #[tokio::test]
@@ -346,7 +346,7 @@ async fn what_is_down_is_left_alone_until_it_is_back() {
     }
     let (gone, left) = (Cause::Unreachable, Cause::Suspended);
     assert_eq!(causes, [gone, gone, gone, left]);
-    assert!(scene.rest.stats().is_suspended);
+    assert!(scene.rest.ledger().stats().is_suspended);
     scene.sim.resume();
     let mut pace = super::pace::Pace::new(
         Duration::from_millis(5),
@@ -356,7 +356,7 @@ async fn what_is_down_is_left_alone_until_it_is_back() {
     while scene.rest.call(thing()).await.is_err() {
         assert!(pace.next().await, "it is asked again after the pause");
     }
-    assert!(!scene.rest.stats().is_suspended);
+    assert!(!scene.rest.ledger().stats().is_suspended);
 }
 
 #[tokio::test]
@@ -423,7 +423,7 @@ async fn credentials_are_shared_and_renewed_when_they_are_refused() {
         scene.rest.call(make()).await.unwrap();
         let asked = scene.sim.count("POST", "/login") + scene.sim.count("POST", "/renew");
         assert_eq!(asked, 2, "{name}: and one after they were refused");
-        assert_eq!(scene.rest.stats().logins, 2, "{name}");
+        assert_eq!(scene.rest.ledger().stats().logins, 2, "{name}");
         scene
             .sim
             .inject(Fault::new(What::Status(401)).on("GET", "/thing").always());
@@ -510,7 +510,10 @@ async fn certificates_are_verified_unless_that_is_switched_off() {
         let got: Result<Answer, VendorError> = rest.call(thing()).await;
         assert_eq!(got.is_ok(), want, "{tls:?}");
         if let Err(error) = got {
-            assert_eq!((error.cause, rest.stats().tries), (Cause::Unreachable, 1));
+            assert_eq!(
+                (error.cause, rest.ledger().stats().tries),
+                (Cause::Unreachable, 1)
+            );
             let text = error.to_string();
             assert!(text.contains("the option ca names a file"), "{text}");
         }

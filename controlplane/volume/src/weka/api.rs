@@ -12,7 +12,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderMap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -24,8 +23,8 @@ use crate::vendor::auth::BearerToken;
 use crate::vendor::call::{Answer, Call, segment};
 use crate::vendor::options::{BackendOption, OptionKind, Options, optional, required};
 use crate::vendor::pace::Pace;
-use crate::vendor::rest::{Bounds, Explained, Rest, Tls, Vendor};
-use crate::vendor::{Cause, VendorError};
+use crate::vendor::rest::{About, Explained, Rest};
+use crate::vendor::{Cause, READ_PERFORMANCE, VendorError};
 use crate::volumes::{Spec, SpecError};
 
 /// The product, as people call it.
@@ -107,13 +106,13 @@ fn explain(answer: &Answer) -> Explained {
 
 impl Api {
     pub(super) fn new(spec: &Spec, options: &Options<'_>) -> Result<Self, SpecError> {
-        let vendor = Vendor {
+        let about = About {
             system: SYSTEM,
             backend: "weka",
-            volume: spec.name.clone(),
-            base: options.need(ENDPOINT)?,
+            below: String::new(),
+            verify_key: VERIFY,
+            ca_key: CA_FILE,
             explain,
-            headers: HeaderMap::new(),
         };
         let told = json!({
             "username": options.need(USER)?,
@@ -136,11 +135,8 @@ impl Api {
             seconds: Some("/data/expires_in"),
             life: None,
         };
-        let tls = Tls::of(options, VERIFY, CA_FILE)?;
-        let rest = Rest::new(vendor, &tls, Bounds::of(options)?, Box::new(auth))
-            .map_err(|text| options.fault(ENDPOINT, text))?;
         Ok(Self {
-            rest: Arc::new(rest),
+            rest: Arc::new(Rest::of(spec, options, ENDPOINT, about, auth)?),
             fs_name: options.need(FS_NAME)?,
             fs_uid: Mutex::default(),
         })
@@ -352,12 +348,16 @@ impl Api {
     pub(super) async fn metric(&self) -> Result<Metric, VendorError> {
         let since = Timestamp::from_second(Timestamp::now().as_second() - STATS_SECONDS);
         let since = since.unwrap_or(Timestamp::UNIX_EPOCH);
-        let mut call = Call::get("read statistics", "/api/v2/stats");
+        let mut call = Call::get(READ_PERFORMANCE, "/api/v2/stats");
         call = call.query("start_time", since.to_string());
         for stat in STATS {
             call = call.query("stat", format!("ops.{stat}"));
         }
-        Ok(metric_of(&self.rest.call(call).await?.body))
+        let body = self.rest.call(call).await?.body;
+        metric_of(&body).ok_or_else(|| {
+            let text = "there is no row of numbers";
+            self.rest.error(READ_PERFORMANCE, Cause::NotFound, text)
+        })
     }
 
     /// Keeps the state of the file system. `false`: there is one of this name.
@@ -477,12 +477,11 @@ const STATS: [&str; 6] = [
 ];
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn metric_of(body: &Value) -> Metric {
-    let ops = body["data"]["all"]["ops"].as_array();
-    let stats = ops.and_then(|ops| ops.last()).map(|last| &last["stats"]);
-    let number = |key: &str| stats.and_then(|stats| stats[key].as_f64()).unwrap_or(0.0);
+fn metric_of(body: &Value) -> Option<Metric> {
+    let stats = &body["data"]["all"]["ops"].as_array()?.last()?["stats"];
+    let number = |key: &str| stats[key].as_f64().unwrap_or(0.0);
     let whole = |key: &str| number(key).max(0.0).round() as u64;
-    Metric {
+    Some(Metric {
         iops_read: whole("READS"),
         iops_write: whole("WRITES"),
         io_bytes_read: whole("READ_BYTES"),
@@ -490,12 +489,14 @@ fn metric_of(body: &Value) -> Metric {
         io_usec_read: number("READ_LATENCY"),
         io_usec_write: number("WRITE_LATENCY"),
         observed_at: Stamp::now(),
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use http::header::HeaderMap;
+
     use super::*;
 
     #[test]
@@ -552,8 +553,10 @@ mod tests {
     fn the_latest_statistics_count() {
         let stats = |reads: f64| json!({"stats": {"READS": reads, "READ_LATENCY": 12.5}});
         let body = json!({"data": {"all": {"ops": [stats(1.0), stats(2.6)]}}});
-        let metric = metric_of(&body);
+        let metric = metric_of(&body).unwrap();
         assert_eq!((metric.iops_read, metric.io_usec_read), (3, 12.5));
-        assert_eq!(metric_of(&json!({"data": {}})).iops_read, 0);
+        for none in [json!({"data": {}}), json!({"data": {"all": {"ops": []}}})] {
+            assert_eq!(metric_of(&none), None, "{none}");
+        }
     }
 }

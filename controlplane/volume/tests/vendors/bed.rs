@@ -8,7 +8,8 @@ use std::time::Duration;
 use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 use proxy_simulators::jobs::Jobs;
-use proxy_simulators::{Fault, Running};
+use proxy_simulators::{Fault, Recorded, Running};
+use proxy_testkit::wait;
 use proxy_volume::{
     Capability, Cause, Control, Limits, ScopeQuota, Spec, VendorError, Volume, VolumeError, Volumes,
 };
@@ -75,6 +76,10 @@ impl Running for Nobody {
 
     fn count(&self, _: &str, _: &str) -> usize {
         0
+    }
+
+    fn requests(&self) -> Vec<Recorded> {
+        Vec::new()
     }
 
     fn expire(&self) {}
@@ -212,12 +217,5 @@ pub fn cause<T: std::fmt::Debug>(done: Result<T, VolumeError>) -> Cause {
 /// Does it again until it works, as a caller would while a system comes back.
 #[track_caller]
 pub fn in_the_end<T: std::fmt::Debug>(mut ask: impl FnMut() -> Result<T, VolumeError>) -> T {
-    let end = std::time::Instant::now() + Duration::from_secs(60);
-    loop {
-        match ask() {
-            Ok(done) => return done,
-            Err(error) => assert!(std::time::Instant::now() < end, "still {error}"),
-        }
-        std::thread::yield_now();
-    }
+    wait::until("an answer", Duration::from_secs(60), || ask().ok())
 }

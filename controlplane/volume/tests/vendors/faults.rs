@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proxy_simulators::{Fault, What};
-use proxy_volume::{Capability, Cause, HwStatus, Limits, Spec, VolumeError, Volumes};
+use proxy_volume::{Capability, Cause, HwStatus, Limits, SnapshotName, Spec, VolumeError, Volumes};
 use serde_json::{Map, json};
 
 use crate::bed::{
@@ -44,6 +44,102 @@ pub fn down(scene: &mut Scene) {
     scene.run(scene.volume.delete_folder(one, reins())).unwrap();
     scene.bed.sim.resume();
     in_the_end(|| ask(scene));
+}
+
+/// What goes to the Manager while the system is down, and while the credentials are wrong.
+pub fn told(scene: &mut Scene) {
+    let body = |error: VolumeError| {
+        let answer = error.answer();
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        (answer.status, body)
+    };
+    ask(scene).unwrap();
+    let system = {
+        let secret = scene.bed.secret_option;
+        let right = scene.bed.options.insert(secret.to_owned(), json!("wrong"));
+        scene.restart();
+        let (status, body) = body(ask(scene).unwrap_err());
+        assert!((400..600).contains(&status), "{body}");
+        assert_eq!(body["data"]["retry"], false, "{body}");
+        assert_eq!(body["data"]["cause"], "unauthorized", "{body}");
+        scene.bed.options.insert(secret.to_owned(), right.unwrap());
+        scene.restart();
+        body["data"]["system"].as_str().unwrap().to_owned()
+    };
+    scene.bed.sim.stop();
+    let mut answers = vec![ask(scene).unwrap_err()];
+    if scene.can(Capability::FastFsSize) {
+        answers.push(scene.run(scene.volume.fs_usage()).unwrap_err());
+        let info = scene.run(scene.volume.hwinfo()).unwrap();
+        let text = info.status_info.expect("why it is not available");
+        assert!(text.contains(&system), "{text}");
+    }
+    for error in answers {
+        let (status, body) = body(error);
+        assert_eq!(status, 500, "{body}");
+        assert_eq!(body["data"]["retry"], true, "{body}");
+        assert_eq!(body["data"]["system"], *system, "{body}");
+        assert!(body["msg"].as_str().unwrap().contains(&system), "{body}");
+    }
+}
+
+/// A folder is deleted while the storage system is down; its snapshots go when it is back.
+pub fn owed(scene: &mut Scene) {
+    if !scene.can(Capability::Snapshot) {
+        return;
+    }
+    let name = || SnapshotName::parse("kept").unwrap();
+    let listed = |scene: &Scene| {
+        let (one, _) = scene.folder(1);
+        let found = scene.run(scene.volume.snapshots(one)).unwrap();
+        found.len()
+    };
+    for by_repetition in [true, false] {
+        let (one, _) = scene.folder(1);
+        let made = scene.volume.create_snapshot(one, name(), None, reins());
+        scene.run(made).unwrap();
+        scene.bed.sim.stop();
+        scene.run(scene.volume.delete_folder(one, reins())).unwrap();
+        scene.bed.sim.resume();
+        in_the_end(|| ask(scene));
+        if by_repetition {
+            scene.run(scene.volume.delete_folder(one, reins())).unwrap();
+        } else {
+            let policy = proxy_volume::Retention::default();
+            let looked = scene.volume.retain_snapshots(None, policy, reins());
+            scene.run(looked).unwrap();
+        }
+        assert_eq!(listed(scene), 0, "by repetition: {by_repetition}");
+        // The folder that looked for them goes as well.
+        scene.run(scene.volume.delete_folder(one, reins())).unwrap();
+    }
+}
+
+pub fn counted(scene: &mut Scene) {
+    ask(scene).unwrap();
+    let ledger = scene.volume.ledger().expect("it asks somebody");
+    let (stats, tallies) = (ledger.stats(), ledger.tallies());
+    assert!(
+        stats.tries > 0 && stats.calls > 0 && !stats.is_suspended,
+        "{stats:?}"
+    );
+    let all: u64 = tallies.iter().map(|tally| tally.count).sum();
+    assert_eq!(all, stats.calls, "{tallies:?}");
+    scene.bed.sim.stop();
+    for _ in 0..8 {
+        let _ = ask(scene);
+    }
+    let ledger = scene.volume.ledger().unwrap();
+    let stats = ledger.stats();
+    assert!(stats.is_suspended && stats.suspended > 0, "{stats:?}");
+    assert!(stats.failures > 0 && stats.retries > 0, "{stats:?}");
+    let outcomes: Vec<_> = ledger.tallies().iter().map(|one| one.outcome).collect();
+    for outcome in ["unreachable", "suspended"] {
+        assert!(outcomes.contains(&outcome), "{outcomes:?}");
+    }
+    scene.bed.sim.resume();
+    in_the_end(|| ask(scene));
+    assert!(!scene.volume.ledger().unwrap().stats().is_suspended);
 }
 
 pub fn down_at_start(scene: &mut Scene) {

@@ -22,6 +22,7 @@ mod pages;
 mod programs;
 mod purestorage;
 mod scopes;
+mod secrets;
 mod trees;
 mod vast;
 mod weka;
@@ -45,12 +46,29 @@ const SCENARIOS: &[Scenario] = &[
     ("clones are whole", trees::clones),
     ("snapshots are kept and brought back", trees::snapshots),
     ("snapshots end when they should", trees::expiry),
+    ("snapshots go with their folder", trees::gone),
+    ("a scope that held snapshots is removed", trees::scope_gone),
+    ("options may be as the original takes them", scopes::lenient),
+    (
+        "a directory that is let go of is opened anew",
+        trees::reopened,
+    ),
     ("capacity, health and performance are told", trees::numbers),
 ];
 
 /// The part of the table that is about an interface.
 const OVER_THE_WIRE: &[Scenario] = &[
     ("what is down is told, and comes back", faults::down),
+    (
+        "errors name the system and say whether to retry",
+        faults::told,
+    ),
+    (
+        "snapshots of a deleted folder are owed while it is down",
+        faults::owed,
+    ),
+    ("no secret is in the log or in an answer", secrets::silent),
+    ("what was asked is counted", faults::counted),
     ("it may be down at the start", faults::down_at_start),
     ("slow answers are waited for", faults::slow),
     ("wrong credentials are told", faults::wrong_credentials),

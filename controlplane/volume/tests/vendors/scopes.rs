@@ -1,6 +1,7 @@
 //! Quota scopes: what the Manager does with them.
 
-use proxy_volume::{Capability, ScopeQuota, VolumeError};
+use proxy_volume::{Absent, Capability, OptionKind, ScopeQuota, VolumeError};
+use serde_json::json;
 
 use crate::bed::{KIB, MIB, Scene, other_scope, scope, write};
 
@@ -85,4 +86,28 @@ pub fn over_quota(scene: &mut Scene) {
     assert!((130 * KIB..200 * KIB).contains(&used), "{used}");
     std::fs::remove_file(dir.join("c")).unwrap();
     scene.settles(|quota| quota.used_bytes.is_some_and(|used| used < 100 * KIB));
+}
+
+/// Numbers and flags as texts, and optional texts that are empty: configurations of the original
+/// hold such.
+pub fn lenient(scene: &mut Scene) {
+    for row in proxy_volume::options_of(scene.volume.kind()) {
+        let given = scene.bed.options.get(row.key).cloned();
+        let value = match (row.kind, row.default, given) {
+            (_, Absent::Refused, _) => continue,
+            (OptionKind::Flag, _, Some(value)) => json!(value.to_string()),
+            (OptionKind::Flag, Absent::Value("true"), None) => json!("Yes"),
+            (OptionKind::Flag, _, None) => json!(0),
+            (OptionKind::Number, Absent::Value(text), None) => json!(text),
+            (OptionKind::Wait, ..) => json!(0),
+            (OptionKind::Text | OptionKind::Path, _, None) => json!(""),
+            _ => continue,
+        };
+        scene.bed.options.insert(row.key.to_owned(), value);
+    }
+    scene.restart();
+    scene.create_scope(Some(MIB)).unwrap();
+    if scene.can(Capability::Quota) {
+        scene.settles(|quota| quota.limit_bytes == Some(MIB));
+    }
 }

@@ -186,3 +186,79 @@ pub fn numbers(scene: &mut Scene) {
         assert_eq!(metric, Err(VolumeError::Unsupported));
     }
 }
+
+/// What remains visible of a folder's snapshots: a folder of the same number has them all.
+fn left(scene: &Scene) -> Vec<Snapshot> {
+    scene.folder(1);
+    let left = scene.run(scene.volume.snapshots(vfid(1))).unwrap();
+    let gone = scene.volume.delete_folder(vfid(1), reins());
+    scene.run(gone).unwrap();
+    left
+}
+
+pub fn gone(scene: &mut Scene) {
+    if !scene.can(Capability::Snapshot) {
+        return;
+    }
+    let (one, dir) = scene.folder(1);
+    let (two, _) = scene.folder(2);
+    write(&dir, "d/f", 5);
+    create(scene, FIRST).unwrap();
+    create(scene, SECOND).unwrap();
+    let other = scene
+        .volume
+        .create_snapshot(two, name("other"), None, reins());
+    scene.run(other).unwrap();
+    scene.run(scene.volume.delete_folder(one, reins())).unwrap();
+    assert_eq!(left(scene), [], "they are gone with it");
+    scene.run(scene.volume.delete_folder(one, reins())).unwrap();
+    let others = scene.run(scene.volume.snapshots(two)).unwrap();
+    assert_eq!(others.len(), 1, "of another folder");
+    scene.restart();
+    assert_eq!(left(scene), [], "and stay gone");
+}
+
+pub fn scope_gone(scene: &mut Scene) {
+    let delete = |scene: &Scene| scene.run(scene.volume.delete_scope(scope()));
+    scene.create_scope(Some(100 * KIB)).unwrap();
+    let (one, dir) = scene.folder(1);
+    write(&dir, "f", 5);
+    if scene.can(Capability::Snapshot) {
+        create(scene, FIRST).unwrap();
+    }
+    assert_eq!(delete(scene), Err(VolumeError::ScopeNotEmpty(scope())));
+    assert!(dir.exists(), "nothing is touched");
+    if scene.can(Capability::Snapshot) {
+        assert_eq!(names(scene), [FIRST]);
+    }
+    scene.run(scene.volume.delete_folder(one, reins())).unwrap();
+    assert_eq!(delete(scene), Ok(()));
+    assert!(!scene.scope_dir().exists());
+    assert_eq!(delete(scene), Ok(()), "a missing one is fine");
+    scene.create_scope(None).unwrap();
+    if scene.can(Capability::Snapshot) {
+        assert_eq!(left(scene), [], "a scope made anew has none");
+    }
+}
+
+pub fn reopened(scene: &mut Scene) {
+    let (one, dir) = scene.folder(1);
+    write(&dir, "f", 5);
+    assert!(scene.volume.root().is_some());
+    scene.volume.close();
+    assert!(scene.volume.root().is_none(), "nothing keeps the mount");
+    let usage = scene.run(scene.volume.usage(one)).unwrap();
+    assert_eq!(usage.file_count, 1);
+    // Something else is mounted there.
+    let (mount, aside) = (scene.bed.mount(), scene.bed.home.path().join("aside"));
+    fs::rename(&mount, &aside).unwrap();
+    fs::create_dir(&mount).unwrap();
+    assert_eq!(scene.run(scene.volume.refresh()), Ok(true));
+    let missing = scene.run(scene.volume.usage(one));
+    assert_eq!(missing, Err(VolumeError::VFolderNotFound(one)));
+    fs::remove_dir(&mount).unwrap();
+    fs::rename(&aside, &mount).unwrap();
+    assert_eq!(scene.run(scene.volume.refresh()), Ok(true));
+    assert_eq!(scene.run(scene.volume.refresh()), Ok(false), "the same");
+    scene.run(scene.volume.usage(one)).unwrap();
+}
