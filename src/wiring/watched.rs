@@ -94,6 +94,10 @@ impl Handler for Counted {
         outcome
     }
 
+    async fn settled(&self, task: TaskId, body: &Value) {
+        self.inner.settled(task, body).await;
+    }
+
     fn last_words(&self, body: &Value, why: &str) -> Vec<Event> {
         self.inner.last_words(body, why)
     }

@@ -51,8 +51,12 @@ pub struct RunnerOptions {
     pub running_per_key_max: usize,
     /// Tasks that wait; further submits are refused. Default 10,000.
     pub queued_max: usize,
-    /// How often a task may be begun before it is given up. Default 5; graceful stops do not count.
+    /// How often a task may be begun before it is given up. Default 100; graceful stops do not
+    /// count.
     pub attempts_max: u32,
+    /// How often it is begun at once; after that it waits before it is begun again, a second at
+    /// first, then twice as long each time, up to a minute. Default 5.
+    pub attempts_swift_max: u32,
     /// Least time between two progress events of a task. Default 500 ms.
     pub progress_interval: Duration,
     /// How long a task that was told to stop may take to reach a safe point. Default 5 s.
@@ -70,7 +74,8 @@ impl Default for RunnerOptions {
             running_max: 8,
             running_per_key_max: 2,
             queued_max: 10_000,
-            attempts_max: 5,
+            attempts_max: 100,
+            attempts_swift_max: 5,
             progress_interval: Duration::from_millis(500),
             stop_wait: Duration::from_secs(5),
             retention: Duration::from_secs(24 * 60 * 60),

@@ -219,6 +219,12 @@ pub trait Handler: Send + Sync {
     /// See [`TaskError`].
     async fn run(&self, body: &Value, ctx: TaskContext) -> Result<Outcome, TaskError>;
 
+    /// Called once the end of a task is on record, whatever it is: it will not be run again, and
+    /// what it would have known its own work by can go. Not called when the process dies between.
+    async fn settled(&self, task: TaskId, body: &Value) {
+        let _ = (task, body);
+    }
+
     /// Events about the effect of a task that ends without [`Handler::run`] returning: it was
     /// cancelled, panicked, or was begun too often. `why` is a sentence for people.
     fn last_words(&self, body: &Value, why: &str) -> Vec<Event> {

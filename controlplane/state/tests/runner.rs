@@ -614,6 +614,7 @@ async fn an_interrupted_task_runs_again_until_it_is_given_up() {
     };
     let stopped_at_once = RunnerOptions {
         stop_wait: Duration::from_millis(50),
+        attempts_max: 5,
         ..RunnerOptions::default()
     };
     for attempt in 1..=5 {
@@ -626,7 +627,7 @@ async fn an_interrupted_task_runs_again_until_it_is_given_up() {
             [(json!({"do": "defy"}), attempt)]
         );
     }
-    let stage = stage(open(&path), RunnerOptions::default()).await;
+    let stage = stage(open(&path), stopped_at_once).await;
     stage.ends(1).await;
     assert_eq!(stage.sink.names(), [LAST_WORDS, "bgtask_failed"]);
     let record = stage.record(id).await;

@@ -13,6 +13,7 @@
 pub mod data;
 pub mod etcd;
 pub mod folder;
+pub mod grove;
 pub mod http;
 pub mod http2;
 pub mod original;

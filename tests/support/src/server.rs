@@ -162,6 +162,24 @@ impl Server {
     /// When it still runs, or does not answer within the bound.
     #[track_caller]
     pub fn restart(&mut self) {
+        let runtime = self.spawn();
+        self.addresses = self.await_ready(&runtime);
+    }
+
+    /// Starts the program again and kills it after `delay`, ready or not.
+    ///
+    /// # Panics
+    /// When it still runs, or does not start at all.
+    #[track_caller]
+    pub fn restart_and_kill(&mut self, delay: Duration) {
+        self.spawn();
+        let _ = wait::within(delay, || None::<()>);
+        self.kill();
+    }
+
+    /// Starts the program; yields the file that will say where it listens.
+    #[track_caller]
+    fn spawn(&mut self) -> PathBuf {
         assert!(self.child.is_none(), "still running");
         let config = self.dir.path().join("storage-proxy.toml");
         std::fs::write(&config, self.config()).expect("the configuration is written");
@@ -184,7 +202,7 @@ impl Server {
             .stdout(log.try_clone().expect("a second handle"));
         let child = command.stderr(log).spawn().expect("the program starts");
         self.child = Some(child);
-        self.addresses = self.await_ready(&runtime);
+        runtime
     }
 
     /// Changes the settings for the next [`Self::restart`].
@@ -255,6 +273,12 @@ impl Server {
     #[track_caller]
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
+    }
+
+    /// Whether it was started and not ended.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     /// kill -9, and wait for the end.

@@ -19,6 +19,9 @@ use crate::task::{Handler, Outcome, TaskError, TaskRecord, TaskState};
 /// First and longest pause before a task's beginning is recorded again.
 const BEGIN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// First and longest pause before a task begins that was interrupted often.
+const ATTEMPT_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
 /// A task, and the request that asked for it.
 #[derive(Clone)]
 struct Who {
@@ -57,6 +60,9 @@ impl Inner {
                 .conclude(&Who::only(job.id), TaskState::Failed, &why, Vec::new())
                 .await;
         };
+        if job.attempts < self.options.attempts_max {
+            self.pause_before(&job).await;
+        }
         if self.options.attempts_max <= job.attempts || job.stop.is_wanted() {
             return self.end_unbegun(job).await;
         }
@@ -80,7 +86,21 @@ impl Inner {
         self.events.emit_for(started, who.request_id.as_deref());
         let body = Arc::new(task.body);
         let ran = self.run(&who, handler, &job, (task.attempts, &body)).await;
-        self.judge(handler.as_ref(), (&who, &job), &body, ran).await;
+        if self.judge(handler.as_ref(), (&who, &job), &body, ran).await {
+            let handler = Arc::clone(handler);
+            let settle = async move { handler.settled(who.id, &body).await };
+            // As a task of its own, so that a panic stays there.
+            let _ = self.runtime.spawn(settle).await;
+        }
+    }
+
+    /// Waits before a task begins that was interrupted often: it may be what ends the process.
+    async fn pause_before(&self, job: &Job) {
+        let Some(over) = job.attempts.checked_sub(self.options.attempts_swift_max) else {
+            return;
+        };
+        let pause = ATTEMPT_PAUSE.0 * 2_u32.saturating_pow(over.min(16));
+        let _ = timeout(pause.min(ATTEMPT_PAUSE.1), job.stop.wanted()).await;
     }
 
     /// Ends a task that does not begin: cancelled, or begun too often.
@@ -160,8 +180,14 @@ impl Inner {
         joined.map_or_else(Ran::from, Ran::Returned)
     }
 
-    /// Ends the task by what its handler came to.
-    async fn judge(&self, handler: &dyn Handler, (who, job): (&Who, &Job), body: &Value, ran: Ran) {
+    /// Ends the task by what its handler came to. `false`: it has no end yet.
+    async fn judge(
+        &self,
+        handler: &dyn Handler,
+        (who, job): (&Who, &Job),
+        body: &Value,
+        ran: Ran,
+    ) -> bool {
         let stop = job.stop.reason();
         match ran {
             Ran::Returned(Ok(outcome)) => self.succeed(who, outcome).await,
@@ -173,6 +199,7 @@ impl Inner {
                 if let Err(error) = self.ledger.store().park(job.id).await {
                     tracing::warn!(task = %job.id, %error, "a graceful stop counts as an attempt");
                 }
+                return false;
             }
             Ran::Returned(Err(TaskError::Stopped)) if stop == Some(StopReason::Cancelled) => {
                 let words = last_words(handler, body, "Task cancelled");
@@ -190,8 +217,9 @@ impl Inner {
                 let words = last_words(handler, body, why);
                 self.conclude(who, TaskState::Failed, why, words).await;
             }
-            Ran::Abandoned => {}
+            Ran::Abandoned => return false,
         }
+        true
     }
 
     async fn succeed(&self, who: &Who, outcome: Outcome) {
