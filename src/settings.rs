@@ -60,6 +60,8 @@ pub struct Settings {
     pub collect_interval: Duration,
     /// How long an upload stays after its token expired.
     pub collect_grace: Duration,
+    /// How sizes of vfolders are counted.
+    pub usage: UsageSettings,
     /// How often snapshots are looked through.
     pub retain_interval: Duration,
     /// Which snapshots stay.
@@ -173,6 +175,17 @@ pub struct Limits {
     pub task_concurrency: usize,
 }
 
+/// How sizes of vfolders are counted.
+#[derive(Clone, Copy, Debug)]
+pub struct UsageSettings {
+    /// For one request.
+    pub answer_time: Duration,
+    /// Between two scans of all vfolders; zero for none.
+    pub scan_interval: Duration,
+    /// Scans in which every directory is read at least once.
+    pub recount_scans: u32,
+}
+
 /// How many threads do what.
 #[derive(Clone, Debug)]
 pub struct Threads {
@@ -238,6 +251,12 @@ impl Settings {
             auto_quota_scope: document.flag("storage-proxy.allow-auto-quota-scope-creation"),
             collect_interval: document.duration("server.uploads.collect-interval"),
             collect_grace: document.duration("server.uploads.collect-grace"),
+            usage: UsageSettings {
+                answer_time: document.duration("server.usage.answer-time"),
+                scan_interval: document.duration("server.usage.scan-interval"),
+                recount_scans: u32::try_from(document.int("server.usage.recount-scans"))
+                    .unwrap_or(u32::MAX),
+            },
             retain_interval: document.duration("server.snapshots.retain-interval"),
             retention: proxy_volume::Retention {
                 count_max: Some(count(document, "server.snapshots.count-max"))

@@ -16,6 +16,7 @@ mod manager;
 mod mounting;
 mod outside;
 mod running;
+mod sizes;
 mod snapshot;
 mod stats;
 mod tasks;
@@ -242,12 +243,15 @@ fn show_counters(
     state.metrics.add_source(Box::new(levels.clone()));
     let vendors = proxy_api::metrics::Vendors::new(Arc::clone(volumes));
     state.metrics.add_source(Box::new(vendors));
+    let sizes = sizes::Sizes::default();
+    state.metrics.add_source(Box::new(sizes.clone()));
     let stats = &settings.volume_stats;
     let every = stats.observe_interval.min(LOOK_INTERVAL_MAX);
     let looks = levels.watch(Arc::clone(volumes), every, stats.observe_timeout);
+    let scans = sizes.watch(Arc::clone(volumes), settings.usage.scan_interval);
     let health = Arc::clone(&state.health);
     async move {
-        tokio::join!(looks, health.watch());
+        tokio::join!(looks, scans, health.watch());
     }
 }
 
@@ -287,8 +291,15 @@ fn open_volumes(settings: &Settings) -> Result<Volumes, Failure> {
         options: volume.options.clone(),
     };
     let specs = settings.volumes.iter().filter(known).map(spec).collect();
-    let limits = proxy_volume::Limits::default();
-    Volumes::new(specs, &limits).map_err(|error| Failure::new(error.to_string()))
+    let limits = proxy_volume::Limits {
+        scan_time_max: settings.usage.answer_time,
+        usage_recount_scans: settings.usage.recount_scans,
+        ..proxy_volume::Limits::default()
+    };
+    let volumes = Volumes::new(specs, &limits);
+    let volumes = volumes.map_err(|error| Failure::new(error.to_string()))?;
+    volumes.remember_usage_in(&settings.data_dir.join("usage"));
+    Ok(volumes)
 }
 
 async fn start_runner(
@@ -327,6 +338,7 @@ fn api_state(
         json_bytes_max: settings.limits.json_bytes_max,
         list_entries_max: settings.list_entries_max.unwrap_or(0),
         scopes_on_demand: settings.auto_quota_scope,
+        usage_time_max: settings.usage.answer_time,
     };
     let sessions = Arc::clone(&fleet.sessions);
     let control = counters::ControlPlane {

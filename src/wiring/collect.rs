@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use proxy_core::id::TaskId;
 use proxy_state::{Runner, Sessions};
 use proxy_volume::tasks::snapshots::{Keep, RETAIN};
-use proxy_volume::{Capability, Control, KeepSession, Volume, Volumes};
+use proxy_volume::{Capability, Control, EndedTask, KeepSession, Volume, Volumes};
 use tokio::runtime::Handle;
 
 use crate::settings::Settings;
@@ -22,11 +22,17 @@ pub async fn run(
     sessions: Arc<dyn Sessions>,
     runner: Runner,
 ) {
-    let kept = snapshots(Arc::clone(&settings), Arc::clone(&volumes), runner);
-    tokio::join!(kept, uploads(settings, volumes, sessions));
+    let kept = snapshots(Arc::clone(&settings), Arc::clone(&volumes), runner.clone());
+    let marks = ended(runner);
+    tokio::join!(kept, uploads(settings, volumes, sessions, marks));
 }
 
-async fn uploads(settings: Arc<Settings>, volumes: Arc<Volumes>, sessions: Arc<dyn Sessions>) {
+async fn uploads(
+    settings: Arc<Settings>,
+    volumes: Arc<Volumes>,
+    sessions: Arc<dyn Sessions>,
+    marks: EndedTask,
+) {
     let mut ticks = tokio::time::interval(settings.collect_interval);
     loop {
         ticks.tick().await;
@@ -35,6 +41,9 @@ async fn uploads(settings: Arc<Settings>, volumes: Arc<Volumes>, sessions: Arc<d
         // longer than a token lives belongs to nobody.
         let age = settings.session_expire + settings.collect_grace;
         for volume in volumes.listed() {
+            if let Err(error) = volume.sweep_marks(Arc::clone(&marks)).await {
+                tracing::debug!(volume = volume.name(), %error, "marks of tasks stay");
+            }
             let keep = keep(Arc::clone(&sessions));
             let control = Arc::new(Control::default());
             match volume.sweep_staging(age, keep, control).await {
@@ -90,6 +99,15 @@ fn keep(sessions: Arc<dyn Sessions>) -> KeepSession {
     Arc::new(move |id| match runtime.block_on(sessions.look(id)) {
         Ok(found) => found.is_some_and(|session| !session.is_finished()),
         Err(_) => true,
+    })
+}
+
+/// Asks the runner, from the thread that sweeps. What it does not know may be another server's.
+fn ended(runner: Runner) -> EndedTask {
+    let runtime = Handle::current();
+    Arc::new(move |id| {
+        let found = runtime.block_on(runner.look(id)).ok().flatten();
+        found.is_some_and(|task| task.state.is_finished())
     })
 }
 

@@ -79,6 +79,8 @@ pub struct Settings {
     pub list_entries_max: usize,
     /// Whether creating a folder creates its quota scope.
     pub scopes_on_demand: bool,
+    /// How long the size of a vfolder is counted for one request.
+    pub usage_time_max: Duration,
 }
 
 /// Bounds of the control plane's listeners, with the reasons for their defaults.

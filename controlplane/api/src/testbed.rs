@@ -195,6 +195,7 @@ fn settings() -> Settings {
         json_bytes_max: 1024 * 1024,
         list_entries_max: 1000,
         scopes_on_demand: true,
+        usage_time_max: Duration::from_secs(30),
     }
 }
 

@@ -17,6 +17,7 @@ use proxy_anchor::{Room, VolumeRoot};
 use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 
+use crate::book::Book;
 use crate::capability::{Capability, Kind};
 use crate::control::Control;
 use crate::directory_quota::{self, Limited};
@@ -48,7 +49,7 @@ pub struct ScopeQuota {
 pub struct Usage {
     /// Entries below the folder: files, links, directories, anything.
     pub file_count: u64,
-    /// Apparent size of all entries in bytes, directories included.
+    /// Apparent size of all entries in bytes, directories included, files with several names once.
     pub used_bytes: u64,
     /// `false`: time ran out, the numbers are what was seen until then.
     pub complete: bool,
@@ -61,6 +62,39 @@ pub struct UsedBytes {
     pub used_bytes: u64,
     /// `false`: time ran out, the number is what was seen until then.
     pub complete: bool,
+}
+
+/// What is known of a vfolder's size, and since when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Entries and apparent bytes.
+    pub usage: Usage,
+    /// Allocated bytes, files with several names once.
+    pub allocated_bytes: u64,
+    /// When the counting began.
+    pub as_of: Stamp,
+    /// Whether every directory was read for it: bytes written in place are in it, too.
+    pub exact: bool,
+    /// Directories read for this answer.
+    pub dirs_read: u64,
+    /// Directories that were looked at and had not changed.
+    pub dirs_skipped: u64,
+    /// Entries looked at, beside directories themselves.
+    pub entries_looked_at: u64,
+}
+
+/// Where scans of a volume remember what they saw.
+#[derive(Clone, Debug)]
+pub struct Memory(pub(crate) Book);
+
+/// How fresh numbers have to be, and how long they may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Freshness {
+    /// Numbers of this age at most will do.
+    pub age_max: Duration,
+    /// A scan that takes longer answers with what it has seen; `None`: it takes as long as it
+    /// takes, on one thread.
+    pub time_max: Option<Duration>,
 }
 
 /// Size of a whole volume; `None` where it is not known.
@@ -427,6 +461,20 @@ pub trait Backend: Send + Sync {
     /// [`VolumeError::VFolderNotFound`].
     async fn used_bytes(&self, vfid: VFolderId) -> Result<UsedBytes, VolumeError> {
         self.tree().await?.used_bytes(vfid).await
+    }
+
+    /// Counts again what may have changed since the last time. See
+    /// [`crate::Volume::usage_lately`].
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`].
+    async fn usage_lately(
+        &self,
+        vfid: VFolderId,
+        memory: Memory,
+        wish: Freshness,
+    ) -> Result<Known, VolumeError> {
+        self.tree().await?.usage_lately(vfid, memory.0, wish).await
     }
 
     /// Size of the whole volume.

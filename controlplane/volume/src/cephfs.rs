@@ -26,7 +26,8 @@ use rustix::io::Errno;
 use tokio::sync::OnceCell;
 
 use crate::backend::{
-    Backend, Cloned, Deleted, Mkdir, Prepared, Restore, ScopeQuota, Usage, UsedBytes,
+    Backend, Cloned, Deleted, Freshness, Known, Memory, Mkdir, Prepared, Restore, ScopeQuota,
+    Usage, UsedBytes,
 };
 use crate::capability::Kind;
 use crate::control::Control;
@@ -232,6 +233,23 @@ impl Backend for CephFs {
             })
         });
         usage.await
+    }
+
+    /// The file system keeps these numbers itself.
+    async fn usage_lately(
+        &self,
+        vfid: VFolderId,
+        _: Memory,
+        _: Freshness,
+    ) -> Result<Known, VolumeError> {
+        let (usage, used) = (self.usage(vfid).await?, self.used_bytes(vfid).await?);
+        Ok(Known {
+            usage,
+            allocated_bytes: used.used_bytes,
+            as_of: Stamp::now(),
+            exact: true,
+            ..Known::default()
+        })
     }
 
     async fn used_bytes(&self, vfid: VFolderId) -> Result<UsedBytes, VolumeError> {

@@ -5,7 +5,8 @@
 //! - Kept: content with its holes, permission bits, times, `user.*` attributes and ACLs. Owner is
 //!   the server. Set-user and set-group bits of files go when the owner changes with the copy.
 //! - Special files and other file systems are left out and reported, never an error.
-//! - What vanishes from the source while it is copied is not in the copy, and no error either.
+//! - What vanishes from the source while it is copied is not in the copy, and no error either. A
+//!   name that shows up twice is copied once.
 //! - Until its last step a directory of the copy is closed to everyone but the server.
 //!
 //! Source: what `cp --archive` promises, less ownership.
@@ -182,14 +183,15 @@ impl<'a> Copying<'a> {
         name: &OsStr,
         kind: FileKind,
     ) -> Result<(), VolumeError> {
-        match kind {
+        let copied = match kind {
             FileKind::File => self.file(from, to, name),
             FileKind::Symlink => self.link(from, to, name),
             FileKind::Special | FileKind::Unknown | FileKind::Dir => {
                 self.skip(from, name);
                 Ok(())
             }
-        }
+        };
+        once(copied).map(drop)
     }
 
     fn link(&self, from: &Dir, to: &Arc<Place>, name: &OsStr) -> Result<(), VolumeError> {
@@ -309,7 +311,9 @@ impl<'a> Copying<'a> {
         }
         let facts = Facts::of(&from)?;
         let to_above = parent.to.dir()?;
-        to_above.mkdir(name, CLOSED_DIR)?;
+        if once(to_above.mkdir(name, CLOSED_DIR).map_err(VolumeError::from))?.is_none() {
+            return Ok(None);
+        }
         let to = to_above.open_dir(name)?;
         let to_stat = to.metadata()?;
         let to = parent.to.child(name, to, &to_stat);
@@ -352,6 +356,15 @@ fn found<T>(step: Result<T, VolumeError>) -> Result<Option<T>, VolumeError> {
         Ok(it) => Ok(Some(it)),
         Err(error) if error.errno().is_some_and(|errno| gone.contains(&errno)) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// `None` when the copy has this name: a directory that changes while it is read may show a name
+/// twice, and what it was first is what is copied.
+fn once<T>(made: Result<T, VolumeError>) -> Result<Option<T>, VolumeError> {
+    match made {
+        Err(error) if error.errno() == Some(Errno::EXIST) => Ok(None),
+        made => made.map(Some),
     }
 }
 

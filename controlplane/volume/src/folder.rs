@@ -31,8 +31,10 @@ const DEFAULT_MODE: u32 = 0o755;
 pub(crate) const HIDDEN_MODE: u32 = 0o700;
 /// Counting first makes a removal longer; beyond this it goes without a total.
 const COUNT_TIME_MAX: Duration = Duration::from_secs(60);
+/// Rounds over a tree that is written to while it is removed, before that is an error.
+const DISCARD_ROUNDS_MAX: u32 = 8;
 /// Begins the name of the mark that a clone leaves in the scope when it is published.
-const MARK: &str = ".cloned-";
+pub(crate) const MARK: &str = ".cloned-";
 /// Begins the name of a tree that was detached, see `proxy-anchor`.
 const TRASH: &str = ".trash-";
 
@@ -254,12 +256,20 @@ pub(crate) fn remove_marks(
     Ok(())
 }
 
-/// What lies in a scope beside the first level of folders; nothing if there is no such scope.
+/// As [`names_in`], of the scope of a folder.
 pub(crate) fn names_in_scope(
     root: &VolumeRoot,
     vfid: VFolderId,
 ) -> Result<Vec<OsString>, VolumeError> {
-    let mut scope = match root.open_scope(vfid.scope.as_ref()) {
+    names_in(root, vfid.scope)
+}
+
+/// What lies in a scope beside the first level of folders; nothing if there is no such scope.
+pub(crate) fn names_in(
+    root: &VolumeRoot,
+    scope: Option<QuotaScopeId>,
+) -> Result<Vec<OsString>, VolumeError> {
+    let mut scope = match root.open_scope(scope.as_ref()) {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         scope => scope?,
     };
@@ -286,10 +296,23 @@ pub(crate) fn discard(
     limits: &Limits,
     control: &Control,
 ) -> Result<(), VolumeError> {
-    remove::empty(tree.dir.try_clone()?, limits, control)?;
-    remove::emptied(|| tree.rmdir(), || Some(&tree.dir), limits)?;
-    control.add_entries(1);
-    Ok(())
+    let mut rounds = 0;
+    loop {
+        remove::empty(tree.dir.try_clone()?, limits, control)?;
+        match remove::emptied(|| tree.rmdir(), || Some(&tree.dir), limits) {
+            // Whoever holds it open has written to it once more.
+            Err(error) if is_not_empty(&error) && rounds < DISCARD_ROUNDS_MAX => rounds += 1,
+            done => {
+                done?;
+                control.add_entries(1);
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn is_not_empty(error: &AnchorError) -> bool {
+    errno_is(error, Errno::NOTEMPTY) || errno_is(error, Errno::EXIST)
 }
 
 /// What is to be cloned, and for whom.
@@ -471,9 +494,7 @@ fn hand_over(from: &mut Dir, to: &Dir) -> Result<(), VolumeError> {
 /// Gives a finished tree its name, and marks it as the work of the task.
 pub(crate) fn publish(root: &VolumeRoot, job: Job, hidden: &Hidden) -> Result<(), VolumeError> {
     let scope = root.open_scope(job.dst.scope.as_ref())?;
-    let mark = mark(job.task, &hidden.dir)?;
-    scope.create_file(&mark, 0o600)?;
-    scope.sync()?;
+    let mark = leave_mark(&scope, job.task, &hidden.dir)?;
     let published = root.publish_vfolder(hidden);
     if published.is_err() {
         // If it stays, it names a tree that no folder will ever be.
@@ -492,6 +513,17 @@ fn already_cloned(root: &VolumeRoot, job: Job, there: &Dir) -> Result<Cloned, Vo
         Ok(_) => Ok(Cloned::default()),
         Err(_) => Err(VolumeError::FolderExists(job.dst)),
     }
+}
+
+/// Says, durably, in the directory of the scope that the tree `dir` is the work of `task`. A crash
+/// may have left the same mark: inode numbers are used again at once.
+pub(crate) fn leave_mark(scope: &Dir, task: TaskId, dir: &Dir) -> Result<OsString, VolumeError> {
+    let mark = mark(task, dir)?;
+    match scope.create_file(&mark, 0o600) {
+        Err(error) if !errno_is(&error, Errno::EXIST) => return Err(error.into()),
+        _ => scope.sync()?,
+    }
+    Ok(mark)
 }
 
 /// Says that the tree `dir` is the work of `task`.

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod book;
 mod bulkhead;
 mod capability;
 mod cephfs;
@@ -31,8 +32,10 @@ mod folder;
 mod gpfs;
 mod hammerspace;
 mod kept;
+mod lately;
 mod limits;
 mod listing;
+mod marks;
 mod moving;
 mod netapp;
 mod noop;
@@ -59,8 +62,8 @@ mod weka;
 mod xfs;
 
 pub use backend::{
-    Backend, Capacity, Cloned, Deleted, HwInfo, HwStatus, Metric, Mkdir, Prepared, Restore,
-    ScopeQuota, Swept, Usage, UsedBytes,
+    Backend, Capacity, Cloned, Deleted, Freshness, HwInfo, HwStatus, Known, Memory, Metric, Mkdir,
+    Prepared, Restore, ScopeQuota, Swept, Usage, UsedBytes,
 };
 pub use capability::{Capability, Kind};
 pub use cephfs::CephFs;
@@ -72,6 +75,7 @@ pub use gpfs::Gpfs;
 pub use hammerspace::{Hammerspace, HammerspaceBase};
 pub use limits::Limits;
 pub use listing::{Batch, Entry, EntryType, Listing};
+pub use marks::EndedTask;
 pub use netapp::NetApp;
 pub use noop::Noop;
 pub use onefs::OneFs;

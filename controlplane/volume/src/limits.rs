@@ -25,6 +25,12 @@ pub struct Limits {
     /// How long a usage scan may take before it answers with what it has seen.
     /// 30 s: the original gives up then, and the Manager waits at most 300 s.
     pub scan_time_max: Duration,
+    /// A directory that looks unchanged is read again at the latest in so many scans of a folder
+    /// whose directories are remembered. 8: a scan reads an eighth of them, more or less.
+    pub usage_recount_scans: u32,
+    /// How long a directory must have been left alone before its times are relied on. 3 s: more
+    /// than the steps in which any file system tells times, and than clocks usually differ.
+    pub usage_settle_time: Duration,
     /// Threads that walk one tree. 4: local disks gain little more, network mounts a lot less each.
     pub tree_threads_max: usize,
     /// Directories held open per tree for the way back up; more are opened again when needed.
@@ -47,6 +53,8 @@ impl Default for Limits {
             turn_wait_max: Duration::from_secs(10),
             answer_wait_max: Duration::from_secs(120),
             scan_time_max: Duration::from_secs(30),
+            usage_recount_scans: 8,
+            usage_settle_time: Duration::from_secs(3),
             tree_threads_max: 4,
             dirs_open_max: 64,
             hard_links_max: 1 << 20,

@@ -20,6 +20,8 @@ use crate::error::{In, VolumeError};
 use crate::limits::Limits;
 use crate::remove;
 
+/// Rounds over an entry that becomes something else whenever it is to be removed.
+const CHANGED_ROUNDS_MAX: u32 = 8;
 const TAKEN: &str = "the destination directory already has an entry of this name";
 const INTO_ITSELF: &str = "a directory cannot be moved into itself";
 const SPECIAL: &str = "special files cannot be moved to another file system";
@@ -185,20 +187,42 @@ pub(crate) fn remove_entry(
     limits: &Limits,
     control: &Control,
 ) -> Result<(), VolumeError> {
-    let removed = match dir.unlink(name) {
-        Err(error) if error.errno() == Some(Errno::ISDIR.raw_os_error()) => {
-            let emptied = dir.open_dir(name)?;
-            remove::empty(emptied.try_clone()?, limits, control)?;
-            remove::emptied(|| dir.rmdir(name), || Some(&emptied), limits)
-        }
-        done => done,
-    };
-    match removed.map_err(VolumeError::from) {
-        Ok(()) => {
+    let mut rounds = 0;
+    loop {
+        let removed = match dir.unlink(name).map_err(VolumeError::from) {
+            Err(error) if error.errno() == Some(Errno::ISDIR) => {
+                remove_dir(dir, name, limits, control)
+            }
+            done => done,
+        };
+        let Err(error) = removed else {
             control.add_entries(1);
-            Ok(())
+            return Ok(());
+        };
+        match error.errno() {
+            Some(Errno::NOENT) => return Ok(()),
+            // Somebody has put something else in its place, or into it.
+            Some(Errno::NOTDIR | Errno::LOOP | Errno::NOTEMPTY | Errno::EXIST)
+                if rounds < CHANGED_ROUNDS_MAX =>
+            {
+                rounds += 1;
+            }
+            _ => return Err(error),
         }
-        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error),
     }
+}
+
+fn remove_dir(
+    dir: &Dir,
+    name: &OsStr,
+    limits: &Limits,
+    control: &Control,
+) -> Result<(), VolumeError> {
+    let emptied = dir.open_dir(name)?;
+    remove::empty(emptied.try_clone()?, limits, control)?;
+    Ok(remove::emptied(
+        || dir.rmdir(name),
+        || Some(&emptied),
+        limits,
+    )?)
 }

@@ -19,7 +19,7 @@ use crate::backend::{Cloned, Restore};
 use crate::control::Control;
 use crate::error::VolumeError;
 use crate::folder::{
-    self, HIDDEN_MODE, discard, fill, give_up, mark, mark_begin, mark_end, measured,
+    self, HIDDEN_MODE, discard, fill, give_up, leave_mark, mark, mark_begin, mark_end, measured,
     names_in_scope, of, publish, remove_marks,
 };
 use crate::limits::Limits;
@@ -174,9 +174,7 @@ fn replace(
     limits: &Limits,
 ) -> Result<(), VolumeError> {
     let scope = root.open_scope(job.vfid.scope.as_ref())?;
-    let mark = mark(job.task, &hidden.dir)?;
-    scope.create_file(&mark, 0o600)?;
-    scope.sync()?;
+    let mark = leave_mark(&scope, job.task, &hidden.dir)?;
     let old = match root.replace_vfolder(hidden) {
         Ok(old) => old,
         Err(error) => {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use proxy_core::id::VFolderId;
+use proxy_core::id::{TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 use proxy_state::{Event, Handler, Outcome, StopReason, TaskContext, TaskError};
 use serde::de::DeserializeOwned;
@@ -147,6 +147,12 @@ impl Handler for CloneHandler {
         }
     }
 
+    async fn settled(&self, task: TaskId, body: &Value) {
+        if let Ok(clone) = read::<CloneVFolder>(body) {
+            settle(&self.volumes, &clone.volume, clone.dst_vfolder, task).await;
+        }
+    }
+
     fn last_words(&self, body: &Value, why: &str) -> Vec<Event> {
         let Ok(CloneVFolder {
             src_vfolder: src,
@@ -243,6 +249,15 @@ impl Handler for DeleteFilesHandler {
             Err(VolumeError::Cancelled) => Err(TaskError::Stopped),
             Err(error) => Err(TaskError::Failed(error.to_string())),
         }
+    }
+}
+
+/// Takes the mark of an ended task away; the sweep does so where this fails.
+async fn settle(volumes: &Volumes, volume: &str, vfid: VFolderId, task: TaskId) {
+    if let Ok(volume) = volumes.find(volume)
+        && let Err(error) = volume.settle(vfid, task).await
+    {
+        tracing::debug!(%vfid, %error, "the mark of a task is left to the sweep");
     }
 }
 

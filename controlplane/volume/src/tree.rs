@@ -14,25 +14,30 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use proxy_anchor::{AnchorError, Room, VFolderRoot, VolumeRoot, staging};
-use proxy_core::id::{QuotaScopeId, SessionId, VFolderId};
+use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 use rustix::io::Errno;
 use tokio::time::timeout;
 
-use crate::backend::{Capacity, Cloned, Deleted, Mkdir, Prepared, Swept, Usage, UsedBytes};
+use crate::backend::{
+    Capacity, Cloned, Deleted, Freshness, Known, Mkdir, Prepared, Swept, Usage, UsedBytes,
+};
+use crate::book::Book;
 use crate::bulkhead::{Bulkhead, joined};
 use crate::control::Control;
 use crate::error::{In, VolumeError};
 use crate::fetch::Fetch;
 use crate::folder::Job;
+use crate::lately::{self, Totals};
 use crate::limits::Limits;
 use crate::listing::{Listing, Reader};
+use crate::marks::EndedTask;
 use crate::paging::{Page, PageWish};
 use crate::snapshot::{Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::sweep::KeepSession;
 use crate::usage::{Sums, Tally};
-use crate::{deleting, folder, kept, moving, paging, restore, sweep};
+use crate::{deleting, folder, kept, marks, moving, paging, restore, sweep};
 
 /// Mode of a directory that a user makes, before the umask.
 const DIR_MODE: u32 = 0o755;
@@ -416,6 +421,56 @@ impl Tree {
         })
     }
 
+    /// See [`crate::Volume::usage_lately`].
+    ///
+    /// # Errors
+    /// See there.
+    pub(crate) async fn usage_lately(
+        &self,
+        vfid: VFolderId,
+        book: Book,
+        wish: Freshness,
+    ) -> Result<Known, VolumeError> {
+        let begun = Stamp::now();
+        let totals = Arc::new(Totals::default());
+        let control = Arc::new(Control::default());
+        let _reins = CancelOnDrop(Some(Arc::clone(&control)));
+        let (root, limits) = (self.root.clone(), self.limits.clone());
+        let counting = Arc::clone(&totals);
+        let until = wish.time_max.map(|time| Instant::now() + time);
+        let work = move || {
+            let dir = vfolder(&root, vfid)?.open_whole()?;
+            let ino = dir.metadata()?.ino;
+            let old = book.read(vfid).filter(|old| old.root_ino == ino);
+            if let Some(old) = old.as_ref().filter(|old| is_fresh(old.as_of, wish.age_max)) {
+                return Ok(old.known());
+            }
+            let bounds = lately::Bounds {
+                until,
+                threads: if until.is_some() {
+                    limits.tree_threads_max
+                } else {
+                    1
+                },
+                limits: &limits,
+                control: &control,
+            };
+            let pages = lately::count(dir, old, &counting, &bounds)?;
+            if let Some(Err(error)) = pages.as_ref().map(|pages| book.write(vfid, pages)) {
+                tracing::warn!(%vfid, %error, "the size of a folder is not remembered");
+            }
+            Ok(counting.known(begun, pages.is_some()))
+        };
+        let handle = self.lanes.scan(work).await?;
+        match wish.time_max {
+            None => joined(handle).await,
+            Some(time) => match timeout(time + SCAN_GRACE, joined(handle)).await {
+                Ok(known) => known,
+                Err(_) => Ok(totals.known(begun, false)),
+            },
+        }
+    }
+
     /// Scans a folder for a bounded time, also when the mount hangs.
     async fn scan(&self, vfid: VFolderId) -> Result<(Sums, bool), VolumeError> {
         let time_max = self.limits.scan_time_max;
@@ -620,6 +675,26 @@ impl Tree {
         .await
     }
 
+    /// See [`crate::Volume::settle`].
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) async fn settle(&self, vfid: VFolderId, task: TaskId) -> Result<(), VolumeError> {
+        self.on_volume(move |root| marks::remove(root, vfid, task))
+            .await
+    }
+
+    /// See [`crate::Volume::sweep_marks`].
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) async fn sweep_marks(&self, ended: EndedTask) -> Result<u64, VolumeError> {
+        self.long(Arc::default(), move |root, _, control| {
+            marks::sweep(root, &ended, control)
+        })
+        .await
+    }
+
     /// See [`crate::Backend::sweep`].
     ///
     /// # Errors
@@ -650,6 +725,12 @@ fn refuse_over_quota(folder: &VFolderRoot, bytes: u64) -> Result<(), VolumeError
         }),
         None => Ok(()),
     }
+}
+
+fn is_fresh(as_of: Stamp, age_max: Duration) -> bool {
+    let age_ns = Stamp::now().unix_ns - as_of.unix_ns;
+    // What is from the future is of unknown age.
+    (0..=age_max.as_nanos() as i128).contains(&age_ns)
 }
 
 fn vfolder(root: &VolumeRoot, vfid: VFolderId) -> Result<VFolderRoot, VolumeError> {

@@ -1,14 +1,16 @@
 //! How much a vfolder holds: entries, apparent bytes, allocated bytes.
 //!
 //! Laws
-//! - Every entry below the folder counts with its own size: files, links (not followed),
-//!   directories, special files. Staging files of uploads count too: they occupy the quota.
-//! - Allocated bytes count a file with several names once, and the folder's own directory too.
+//! - Every entry below the folder counts: files, links (not followed), directories, special
+//!   files. Staging files of uploads count too: they occupy the quota.
+//! - Bytes of a file with several names count once. Allocated bytes include the folder's own
+//!   directory.
 //! - What vanishes or cannot be read is left out; what lies on another file system counts as one
 //!   entry and is not entered.
 //! - When time runs out, the numbers are what was seen until then and say so.
 //!
-//! Source: the original's scan for the first two numbers, `du -s` for the third.
+//! Source: the original's scan for the first two numbers, but for files with several names, and
+//! `du -s` for the third; `docs/semantics.md#usage`.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -138,7 +140,7 @@ impl Tally {
     }
 }
 
-fn allocated(stat: &Stat) -> u64 {
+pub(crate) fn allocated(stat: &Stat) -> u64 {
     stat.blocks.saturating_mul(STAT_BLOCK_BYTES)
 }
 
@@ -179,11 +181,11 @@ impl Scan<'_> {
         };
         let sums = &mut seen.sums;
         sums.entries += 1;
-        sums.apparent_bytes += stat.size;
         if stat.is_file() {
             sums.content_bytes += stat.size;
         }
         if stat.is_dir() || stat.nlink < 2 || self.tally.is_first(&stat) {
+            sums.apparent_bytes += stat.size;
             sums.allocated_bytes += allocated(&stat);
         }
         if stat.is_dir() && stat.dev == self.dev {
@@ -228,7 +230,7 @@ impl Visit for Scan<'_> {
 }
 
 /// It vanished, was replaced by something else, or is not ours to read.
-fn is_unreadable(error: &VolumeError) -> bool {
+pub(crate) fn is_unreadable(error: &VolumeError) -> bool {
     let skipped = [
         Errno::NOENT,
         Errno::NOTDIR,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,14 +14,16 @@ use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 
 use crate::backend::{
-    Backend, Capacity, Cloned, Deleted, HwInfo, Metric, Mkdir, Prepared, Restore, ScopeQuota,
-    Swept, Usage, UsedBytes,
+    Backend, Capacity, Cloned, Deleted, Freshness, HwInfo, Known, Memory, Metric, Mkdir, Prepared,
+    Restore, ScopeQuota, Swept, Usage, UsedBytes,
 };
+use crate::book::Book;
 use crate::capability::{Capability, Kind};
 use crate::control::Control;
 use crate::error::VolumeError;
 use crate::fetch::Fetch;
 use crate::listing::Listing;
+use crate::marks::EndedTask;
 use crate::paging::{Page, PageWish};
 use crate::snapshot::{Retained, Retention, Snapshot, SnapshotName};
 use crate::stamp::Stamp;
@@ -38,6 +40,8 @@ pub struct Volume {
     backend: Arc<dyn Backend>,
     /// Deleted vfolders whose snapshots could not be dropped.
     owed: Mutex<BTreeSet<VFolderId>>,
+    /// What scans remember; not set: nothing.
+    book: OnceLock<Book>,
 }
 
 impl Volume {
@@ -48,6 +52,7 @@ impl Volume {
             spec,
             backend,
             owed,
+            book: OnceLock::new(),
         }
     }
 
@@ -223,6 +228,9 @@ impl Volume {
         control: Arc<Control>,
     ) -> Result<(), VolumeError> {
         self.backend.delete_folder(vfid, control).await?;
+        if let Some(book) = self.book.get() {
+            book.forget(vfid);
+        }
         self.forget(vfid).await;
         Ok(())
     }
@@ -350,6 +358,55 @@ impl Volume {
     /// [`VolumeError::VFolderNotFound`], [`VolumeError::Busy`].
     pub async fn usage(&self, vfid: VFolderId) -> Result<Usage, VolumeError> {
         self.backend.usage(vfid).await
+    }
+
+    /// Lets scans remember in `dir` what they saw, from now on.
+    pub fn remember_usage_in(&self, dir: PathBuf) {
+        // The first one counts.
+        let _ = self.book.set(Book::new(dir));
+    }
+
+    /// Entries and bytes of a vfolder as of a while ago, or from a scan that reads only those
+    /// directories again that have changed. Bytes that were written to a file in place may be
+    /// missing unless the answer is called exact. Without [`Self::remember_usage_in`] every scan
+    /// reads everything.
+    ///
+    /// # Errors
+    /// [`VolumeError::VFolderNotFound`], [`VolumeError::Busy`].
+    pub async fn usage_lately(
+        &self,
+        vfid: VFolderId,
+        wish: Freshness,
+    ) -> Result<Known, VolumeError> {
+        if let Some(book) = self.book.get() {
+            let memory = Memory(book.clone());
+            return self.backend.usage_lately(vfid, memory, wish).await;
+        }
+        let as_of = Stamp::now();
+        let usage = self.usage(vfid).await?;
+        Ok(Known {
+            usage,
+            as_of,
+            exact: usage.complete,
+            ..Known::default()
+        })
+    }
+
+    /// The vfolders of the volume. Forgets what is remembered of others.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn folders(&self) -> Result<Vec<VFolderId>, VolumeError> {
+        let folders = match self.backend.tree().await {
+            Err(VolumeError::Unsupported) => Vec::new(),
+            tree => tree?.folders().await?,
+        };
+        if let Some(book) = self.book.get().cloned() {
+            let listed = folders.clone();
+            let forget = tokio::task::spawn_blocking(move || book.retain(&listed));
+            drop(forget.await);
+        }
+        Ok(folders)
     }
 
     /// Sums allocated bytes of a vfolder, for a bounded time.
@@ -614,6 +671,25 @@ impl Volume {
             .restore_snapshot(vfid, name, to, task, control)
             .await;
         self.explained(vfid, restored).await
+    }
+
+    /// Takes away what the task that made `vfid` would know its work by: its end is on record.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn settle(&self, vfid: VFolderId, task: TaskId) -> Result<(), VolumeError> {
+        self.backend.tree().await?.settle(vfid, task).await
+    }
+
+    /// As [`Self::settle`], for all tasks that have ended. Returns how many marks are gone.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn sweep_marks(&self, ended: EndedTask) -> Result<u64, VolumeError> {
+        match self.backend.tree().await {
+            Err(VolumeError::Unsupported) => Ok(0),
+            tree => tree?.sweep_marks(ended).await,
+        }
     }
 
     /// Removes staging files that have not changed for `older_than` and that `keep` does not

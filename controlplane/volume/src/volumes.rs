@@ -5,7 +5,7 @@
 //! - A volume that cannot be opened is no reason not to start, or to hide the others.
 //! - `noop` is always there and never listed, unless it is configured.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -126,6 +126,11 @@ pub fn options_of(kind: Kind) -> Vec<&'static BackendOption> {
     tables.iter().copied().flatten().collect()
 }
 
+/// A name as the name of a file, two names never as one.
+fn as_file_name(name: &str) -> String {
+    percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
 fn known() -> String {
     Kind::all().map(Kind::wire).collect::<Vec<_>>().join(", ")
 }
@@ -213,6 +218,13 @@ impl Volumes {
         match found.or_else(|| (name == NOOP).then_some(&self.noop)) {
             Some(volume) => Ok(Arc::clone(volume)),
             None => Err(VolumeError::UnknownVolume(name.to_owned())),
+        }
+    }
+
+    /// Lets scans remember what they saw below `dir`, each volume in a directory of its own.
+    pub fn remember_usage_in(&self, dir: &Path) {
+        for volume in &self.listed {
+            volume.remember_usage_in(dir.join(as_file_name(volume.name())));
         }
     }
 

@@ -78,6 +78,7 @@ pub(super) static SECTIONS: &[(&str, &str)] = &[
         "Everything has a limit, and this is where it stands.",
     ),
     ("server.uploads", "Life of unfinished uploads."),
+    ("server.usage", "How the sizes of vfolders are counted."),
     (
         "server.snapshots",
         "Which snapshots of vfolders stay; every one unless a key says otherwise.",

@@ -2,12 +2,14 @@
 //!
 //! Source: manager-facing API 4.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use proxy_core::grammar::{self, Check, Checked, failure};
 use proxy_core::id::VFolderId;
 use proxy_core::problem::{self, Kind, Problem};
 use proxy_core::relpath::RelPath;
-use proxy_volume::VolumeError;
+use proxy_volume::{Freshness, VolumeError};
 use serde_json::{Value, json};
 
 use super::scopes::initial_limit;
@@ -130,33 +132,58 @@ pub(crate) async fn set_metadata(mut call: Call) -> Outcome {
     reply::ok(&json!({"status": "ok"}))
 }
 
-/// `GET /folder/usage`: -1 for what could not be counted in time.
+/// `GET /folder/usage`: what was counted in time. With `max_age` numbers of that age will do, and
+/// what has not changed is not read again; the answer says since when and how it knows.
 pub(crate) async fn usage(mut call: Call) -> Outcome {
-    let (volume, vfid) = folder_of(call.parameters().await?)?;
-    let usage = call.state.volumes.find(&volume)?.usage(vfid).await?;
-    let counted = |number: u64| {
-        if usage.complete {
-            json!(number)
-        } else {
-            json!(-1)
-        }
+    let mut fields = call.parameters().await?;
+    let volume = fields.required("volume", grammar::string);
+    let vfid = fields.required("vfid", grammar::vfolder_id);
+    let max_age = fields.defaulted("max_age", None, grammar::nullable(age));
+    let (volume, vfid, max_age) = fields
+        .finish((volume, vfid, max_age))
+        .map_err(Failure::parameters)?;
+    let volume = call.state.volumes.find(&volume)?;
+    let Some(age_max) = max_age else {
+        let usage = volume.usage(vfid).await?;
+        let numbers = json!({"file_count": usage.file_count, "used_bytes": usage.used_bytes});
+        return reply::ok(&counted(numbers, usage.complete));
     };
-    reply::ok(&json!({
-        "file_count": counted(usage.file_count),
-        "used_bytes": counted(usage.used_bytes),
-    }))
+    let time_max = Some(call.settings.usage_time_max);
+    let wish = Freshness { age_max, time_max };
+    let known = volume.usage_lately(vfid, wish).await?;
+    let numbers = json!({
+        "file_count": known.usage.file_count,
+        "used_bytes": known.usage.used_bytes,
+        "as_of": known.as_of.to_string(),
+        "exact": known.exact,
+    });
+    reply::ok(&counted(numbers, known.usage.complete))
+}
+
+/// Seconds.
+fn age(value: &Value) -> Check<Duration> {
+    let seconds = grammar::int(value)?;
+    u64::try_from(seconds)
+        .map(Duration::from_secs)
+        .map_err(|_| failure("value should be greater than or equal to 0"))
+}
+
+/// Numbers that are not all there is say so. Those that are look as in the original.
+fn counted(mut numbers: Value, complete: bool) -> Value {
+    if !complete {
+        numbers["complete"] = json!(false);
+    }
+    numbers
 }
 
 /// `GET /folder/used-bytes`: exact, where the original rounds.
 pub(crate) async fn used_bytes(mut call: Call) -> Outcome {
     let (volume, vfid) = folder_of(call.parameters().await?)?;
     let used = call.state.volumes.find(&volume)?.used_bytes(vfid).await?;
-    let used = if used.complete {
-        json!(used.used_bytes)
-    } else {
-        json!(-1)
-    };
-    reply::ok(&json!({"used_bytes": used}))
+    reply::ok(&counted(
+        json!({"used_bytes": used.used_bytes}),
+        used.complete,
+    ))
 }
 
 /// `GET /folder/fs-usage`: of the whole volume; 0 where a backend cannot know.

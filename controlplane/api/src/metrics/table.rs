@@ -146,6 +146,18 @@ Stable {
         "Size of the volume's file system";
     VOLUME_USED: gauge "storage_proxy_volume_used_bytes" ["backend" "volume"] "bytes",
         "Bytes in use or reserved on the volume's file system";
+    VFOLDERS: gauge "storage_proxy_volume_vfolders" ["volume"] "vfolders",
+        "Vfolders of the volume, at the last scan of their sizes";
+    VFOLDER_ENTRIES: gauge "storage_proxy_volume_vfolder_entries" ["volume"] "entries",
+        "Files, links and directories of all vfolders, at the last scan";
+    VFOLDER_BYTES: gauge "storage_proxy_volume_vfolder_bytes" ["volume"] "bytes",
+        "Allocated bytes of all vfolders, at the last scan";
+    USAGE_SCANS: counter "storage_proxy_usage_scans_total" ["status" "volume"] "vfolders",
+        "Vfolders whose size was brought up to date in the background, by outcome";
+    USAGE_DIRS: counter "storage_proxy_usage_scan_directories_total" ["how" "volume"]
+        "directories", "Directories of these scans: read, or skipped because they had not changed";
+    USAGE_SEEN_AT: gauge "storage_proxy_usage_scan_timestamp" ["volume"] "seconds since 1970",
+        "When the last scan of the sizes of all vfolders began";
     QUOTA_USED: gauge "storage_proxy_quota_used_bytes" ["scope" "volume"] "bytes",
         "Bytes in use of a quota scope, as last seen; scopes asked for lately only";
     QUOTA_LIMIT: gauge "storage_proxy_quota_limit_bytes" ["scope" "volume"] "bytes",

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use proxy_core::id::VFolderId;
+use proxy_core::id::{TaskId, VFolderId};
 use proxy_state::{Outcome, TaskContext, TaskError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{copied, left_out, read, removed, watched};
+use super::{copied, left_out, read, removed, settle, watched};
 use crate::backend::Restore;
 use crate::control::Control;
 use crate::error::VolumeError;
@@ -169,6 +169,15 @@ impl proxy_state::Handler for Handler {
             _ => self.restore(one, &ctx).await,
         };
         done.map_err(failed)
+    }
+
+    async fn settled(&self, task: TaskId, body: &Value) {
+        if self.name == RESTORE
+            && let Ok(one) = read::<One>(body)
+        {
+            let target = one.dst_vfolder.unwrap_or(one.vfolder_id);
+            settle(&self.volumes, &one.volume, target, task).await;
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod deletions;
 mod entries;
 mod errors;
 mod folders;
+mod lately;
 mod listings;
 mod moves;
 mod pages;

@@ -1,5 +1,6 @@
 //! Counting what a folder holds.
 
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -9,19 +10,22 @@ use proxy_volume::{Limits, Usage, UsedBytes, VolumeError};
 
 use crate::scene::{OTHER, Scene, deep, vfid};
 
-/// The numbers as the original makes them: every entry below, its own size.
+/// The numbers as the original makes them, but for second names: every entry below, its own size.
 fn by_hand(root: &Path) -> Usage {
     let mut usage = Usage {
         complete: true,
         ..Usage::default()
     };
     let mut todo = vec![root.to_owned()];
+    let mut seen = HashSet::new();
     while let Some(dir) = todo.pop() {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             let meta = path.symlink_metadata().unwrap();
             usage.file_count += 1;
-            usage.used_bytes += meta.size();
+            if seen.insert(meta.ino()) {
+                usage.used_bytes += meta.size();
+            }
             if meta.is_dir() {
                 todo.push(path);
             }
@@ -114,6 +118,38 @@ fn a_deep_tree_is_counted() {
     assert_eq!((usage.file_count, usage.complete), (3 * 3000 + 1, true));
     // The standard library would remove it with a descriptor per level.
     scene.delete_folder(scene.vfid).unwrap();
+}
+
+#[test]
+fn a_scan_that_runs_out_of_time_in_the_middle_tells_what_it_saw_until_then() {
+    // docs/semantics.md#usage
+    let mut time_max = Duration::from_micros(500);
+    for _ in 0..12 {
+        let limits = Limits {
+            scan_time_max: time_max,
+            ..Limits::default()
+        };
+        let scene = Scene::with(limits);
+        for dir in 0..400 {
+            let dir = scene.at(&format!("d{dir}"));
+            std::fs::create_dir(&dir).unwrap();
+            for file in 0..20 {
+                std::fs::write(dir.join(format!("f{file}")), "x").unwrap();
+            }
+        }
+        let usage = scene.run(scene.volume.usage(scene.vfid)).unwrap();
+        if !usage.complete {
+            assert!(usage.file_count < 400 * 21, "{usage:?}");
+            if 0 < usage.file_count {
+                return;
+            }
+        }
+        time_max = match usage.complete {
+            true => time_max / 2,
+            false => time_max * 3 / 2,
+        };
+    }
+    panic!("no time was found in which some of it is counted");
 }
 
 #[test]

@@ -211,6 +211,27 @@ pub(super) const KEYS: &[Key] = &[
     )
     .default("\"1h\""),
     Key::used(
+        "server.usage.answer-time",
+        Duration(0, 300),
+        "How long the usage of a vfolder is counted for one request; then the answer is what was \
+         counted until then, and says so.",
+    )
+    .default("\"30s\""),
+    Key::used(
+        "server.usage.scan-interval",
+        Duration(0, 30 * DAY_S),
+        "How often the sizes of all vfolders are brought up to date in the background, one vfolder \
+         of a volume at a time; 0 for never. The first time is one interval after the start.",
+    )
+    .default("\"1d\""),
+    Key::used(
+        "server.usage.recount-scans",
+        Int(1, 1000),
+        "In how many scans a directory is read again at the latest though it looks unchanged: \
+         files that were written to in place do not show in it.",
+    )
+    .default("8"),
+    Key::used(
         "server.snapshots.retain-interval",
         Duration(60, 30 * DAY_S),
         "How often snapshots that have expired, and those that the next two keys do not keep, are \
