@@ -29,6 +29,7 @@ pub mod jobs;
 pub mod netapp;
 pub mod onefs;
 pub mod purestorage;
+pub mod recording;
 mod server;
 pub mod vast;
 pub mod weka;
@@ -234,6 +235,11 @@ impl<V: Vendor> Simulator<V> {
     /// The certificate to trust, PEM.
     pub fn ca_file(&self) -> &Path {
         &self.ca_file
+    }
+
+    /// The answer to a request, past the network and past all faults.
+    pub fn answer(&self, request: Request) -> Reply {
+        server::dispatch(&self.shared.vendor, request)
     }
 
     /// The state, to arrange it and to look at it.

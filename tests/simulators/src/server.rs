@@ -250,7 +250,7 @@ async fn answer<V: Vendor>(
     Ok(sent(reply).unwrap_or_else(|never| match never {}))
 }
 
-fn dispatch<V: Vendor>(vendor: &V, mut request: Request) -> Reply {
+pub(crate) fn dispatch<V: Vendor>(vendor: &V, mut request: Request) -> Reply {
     if let Err(refusal) = vendor.admit(&request) {
         return refusal;
     }

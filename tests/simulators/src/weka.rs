@@ -19,7 +19,7 @@ use crate::{Reply, Request, Route, Running, Simulator, Vendor, disk};
 /// The account that may; the old client cannot use another one.
 pub const USER: &str = "admin";
 /// Its password.
-pub const PASSWORD: &str = "admin";
+pub const PASSWORD: &str = "weka-1!";
 /// Its organization.
 pub const ORGANIZATION: &str = "Root";
 /// The one file system.

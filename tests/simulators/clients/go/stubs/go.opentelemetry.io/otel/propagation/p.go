@@ -1,0 +1,5 @@
+package propagation
+
+import "net/http"
+
+type HeaderCarrier http.Header
