@@ -215,6 +215,14 @@ pub fn text(status: u16, text: &str) -> Answer {
     }
 }
 
+/// Whether an error number of a file system says that the storage behind it went away, and may
+/// come back: a server that forgot its handles (`ESTALE`), a connection or a FUSE process that
+/// ended, a client that its cluster shut out. The same again, later, may succeed.
+pub const fn is_away(errno: i32) -> bool {
+    // ENETDOWN, ENETUNREACH; ENOTCONN, ESHUTDOWN; ETIMEDOUT to EHOSTUNREACH; ESTALE.
+    matches!(errno, 100 | 101 | 107 | 108 | 110..=113 | 116)
+}
+
 /// The answer to a defect of ours, E6. The connection must be closed after it.
 pub fn internal_error() -> Answer {
     text(

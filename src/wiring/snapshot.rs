@@ -44,7 +44,8 @@ fn entry(volume: &Arc<Volume>) -> VolumeEntry {
         root,
         reserves: abilities.reserve && !is_in_memory(volume),
         direct: abilities.direct_io,
-        late_quota: volume.kind() == Kind::CephFs,
+        // Where blocks can not be reserved first, as over NFS 3, refusals come with the sync.
+        late_quota: volume.kind() == Kind::CephFs || !abilities.reserve,
         names: Arc::new(Semaphore::new(NAMES_PER_VOLUME)),
     }
 }

@@ -4,6 +4,7 @@
 #   cephfs.sh up DIR     makes and mounts it; the last line printed is the mount point
 #   cephfs.sh down DIR   takes it down again; safe to repeat
 #
+# Environment: CEPH_CLIENT=none: no client, for one of the kernel's; CEPH_SECONDS (90) to come up.
 # Needs root, /dev/fuse, half a gigabyte; the last line on standard error says what is missing.
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
@@ -64,9 +65,10 @@ cluster() {
     uuid=$(cat /proc/sys/kernel/random/uuid)
     configure "$port"
     export port uuid
-    timeout 90 bash -euxc '
-        daemon() { timeout 20 "$1" -c "$dir/ceph/conf" -i "${@:2}"; }
-        admin() { timeout 20 ceph -c "$dir/ceph/conf" "$@"; }
+    export client=${CEPH_CLIENT:-fuse} patience=$((${CEPH_SECONDS:-90} / 4))
+    timeout "${CEPH_SECONDS:-90}" bash -euxc '
+        daemon() { timeout "$patience" "$1" -c "$dir/ceph/conf" -i "${@:2}"; }
+        admin() { timeout "$patience" ceph -c "$dir/ceph/conf" "$@"; }
         monmaptool --create --clobber --fsid "$(sed -n "s/^fsid = //p" "$dir/ceph/conf")" \
             --addv a "[v2:127.0.0.1:$port,v1:127.0.0.1:$((port + 1))]" "$dir/ceph/monmap"
         daemon ceph-mon a --mkfs --monmap "$dir/ceph/monmap"
@@ -80,6 +82,7 @@ cluster() {
         admin osd pool create data 8
         admin fs new cephfs meta data
         until admin mds stat | grep up:active; do sleep 0.2; done
+        [ "$client" = fuse ] || exit 0
         timeout 20 ceph-fuse -c "$dir/ceph/conf" "$mount"
         until [ "$(stat -f -c %b "$mount")" -gt 0 ]; do sleep 0.2; done
         echo 1 >"$mount/.try" && sync "$mount/.try" && rm "$mount/.try"
@@ -88,9 +91,11 @@ cluster() {
 
 up() {
     [ "$(id -u)" = 0 ] || refuse "not root"
-    [ -e /dev/fuse ] || refuse "no /dev/fuse"
-    need ceph:ceph-common ceph-mon:ceph-mon ceph-mgr:ceph-mgr ceph-osd:ceph-osd \
-        ceph-mds:ceph-mds ceph-fuse:ceph-fuse
+    [ "${CEPH_CLIENT:-fuse}" = none ] || {
+        [ -e /dev/fuse ] || refuse "no /dev/fuse"
+        need ceph-fuse:ceph-fuse
+    }
+    need ceph:ceph-common ceph-mon:ceph-mon ceph-mgr:ceph-mgr ceph-osd:ceph-osd ceph-mds:ceph-mds
     export dir mount
     cluster || { down && cluster; } || {
         tail -n 5 "$dir"/ceph/{*.log,setup} >&2 || true

@@ -54,8 +54,21 @@ serve() {
     echo Y >/proc/fs/nfsd/v4_end_grace || true
 }
 
+# A cluster on a file system of its own, in memory, and the kernel's client.
+ceph() {
+    local here port
+    here=$(dirname "$0")
+    modprobe -aq ceph || true
+    mkdir -p /run/ceph-bed "/mnt/$kind"
+    CEPH_CLIENT=none CEPH_SECONDS=220 bash "$here/cephfs.sh" up /run/ceph-bed
+    port=$(sed -n 's/^mon host = 127.0.0.1:\([0-9]*\).*/\1/p' /run/ceph-bed/ceph/conf)
+    timeout 60 mount -i -t ceph "127.0.0.1:$((port + 1)):/" "/mnt/$kind" -o name=admin
+    chmod 1777 "/mnt/$kind"
+}
+
 mount_kind() {
     case $kind in
+    ceph*) ceph ;;
     xfs-*) quotas xfs "/mnt/$kind" ;;
     ext4-*) quotas ext4 "/mnt/$kind" ;;
     nfs4 | nfs3)
@@ -63,6 +76,7 @@ mount_kind() {
         mkdir -p "/mnt/$kind"
         set -- vers=4.2 /
         [ "$kind" = nfs4 ] || set -- vers=3,mountport=20048 /mnt/under
+        [ -z "$(cat "$dir/spool/nfs-options")" ] || set -- "$1,$(cat "$dir/spool/nfs-options")" "$2"
         timeout 40 mount -t nfs -o "$1,retry=0" "127.0.0.1:$2" "/mnt/$kind"
         ;;
     *) false ;;

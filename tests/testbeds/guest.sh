@@ -8,9 +8,10 @@
 #   guest.sh down DIR             ends it; safe to repeat
 #
 # Environment: KIND: xfs-prjquota, ext4-prjquota, nfs4 or nfs3 (a server in the guest, on an XFS
-# with project quotas that is mounted at /mnt/under); GUEST_DISK_BYTES (default 2G, sparse),
-# GUEST_SECONDS (default 300) for one exec. Needs root; the last line on standard error says what
-# is missing.
+# with project quotas that is mounted at /mnt/under), cephfs-kernel; GUEST_DISK_BYTES (default 2G,
+# sparse), GUEST_MEM (1G), GUEST_SECONDS (default 300) for one exec, GUEST_UP_SECONDS (60);
+# GUEST_SUITE: the kernel of another suite of Debian, such as trixie or sid; NFS_OPTS: further
+# options of the NFS mount. Needs root; the last line on standard error says what is missing.
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
 
@@ -18,6 +19,7 @@ verb=${1:?up, exec or down}
 dir=${2:?a directory}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/packages.sh"
+. "$here/kernel.sh"
 
 alive() {
     local pid
@@ -25,27 +27,31 @@ alive() {
 }
 
 up() {
-    local kind=${KIND:?} modules
+    local kind=${KIND:?}
     [ "$(id -u)" = 0 ] || refuse "not root"
     need linux.uml:user-mode-linux depmod:kmod ip:iproute2 mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs
     case $kind in
     nfs*) need rpc.nfsd:nfs-kernel-server mount.nfs:nfs-common rpcbind:rpcbind ;;
+    ceph*) need ceph:ceph-common ceph-mon:ceph-mon ceph-mgr:ceph-mgr ceph-osd:ceph-osd \
+        ceph-mds:ceph-mds ;;
     esac
-    modules=$(echo /usr/lib/uml/modules/*)
+    LINUX=linux.uml MODULES=$(echo /usr/lib/uml/modules/*)
+    [ -z "${GUEST_SUITE:-}" ] || newer_kernel "$GUEST_SUITE"
     mkdir -p "$dir/spool" "$dir/lib/modules"
-    ln -sfn "$modules" "$dir/lib/modules/$(basename "$modules")"
-    [ -e "$modules/modules.dep" ] || depmod -b "$dir" "$(basename "$modules")"
+    ln -sfn "$MODULES" "$dir/lib/modules/$(basename "$MODULES")"
+    [ -e "$MODULES/modules.dep" ] || depmod -b "$dir" "$(basename "$MODULES")"
+    echo "${NFS_OPTS:-}" >"$dir/spool/nfs-options"
     truncate -s "${GUEST_DISK_BYTES:-2G}" "$dir/disk"
     case $kind in
     ext4*) mkfs.ext4 -q -F -O quota,project -E quotatype=prjquota "$dir/disk" >&2 ;;
     *) mkfs.xfs -q -f "$dir/disk" >&2 ;;
     esac || refuse "mkfs failed"
-    setsid linux.uml mem=1G ubd0="$dir/disk" uml_dir="$dir/" umid=guest root=/dev/root \
+    setsid "$LINUX" mem="${GUEST_MEM:-1G}" ubd0="$dir/disk" uml_dir="$dir/" umid=guest root=/dev/root \
         rootfstype=hostfs rootflags=/ ro quiet con=null con0=null,fd:1 con1=null \
         init="$here/guest-init.sh" -- "$dir" "$kind" </dev/null >"$dir/console" 2>&1 &
     echo $! >"$dir/pid"
     disown
-    for _ in $(seq 600); do
+    for _ in $(seq $((10 * ${GUEST_UP_SECONDS:-60}))); do
         [ ! -e "$dir/spool/up" ] || break
         alive || break
         sleep 0.1

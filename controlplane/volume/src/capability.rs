@@ -52,6 +52,11 @@ impl Capability {
     }
 }
 
+/// Where most storage systems show snapshots, in every directory.
+pub(crate) const DOT_SNAPSHOT: &str = ".snapshot";
+/// Where the others do.
+pub(crate) const DOT_SNAPSHOTS: &str = ".snapshots";
+
 /// What one kind of backend is called and can do.
 #[derive(Clone, Copy, Debug)]
 struct Row {
@@ -174,6 +179,21 @@ impl Kind {
     pub fn parse(text: &str) -> Option<Self> {
         let row = TABLE.iter().find(|row| row.names.contains(&text));
         row.map(|row| row.kind)
+    }
+
+    /// The name under which directories show their snapshots. It is not the clients' to use.
+    pub const fn snapshot_dir(self) -> Option<&'static str> {
+        match self {
+            Self::CephFs => Some(".snap"),
+            Self::NetApp
+            | Self::PureStorage
+            | Self::OneFs
+            | Self::Vast
+            | Self::Hammerspace
+            | Self::HammerspaceBase => Some(DOT_SNAPSHOT),
+            Self::Gpfs | Self::Weka => Some(DOT_SNAPSHOTS),
+            Self::Vfs | Self::Xfs | Self::Exascaler | Self::Noop => None,
+        }
     }
 
     /// What this kind can do, in the order of the wire.

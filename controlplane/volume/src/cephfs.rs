@@ -19,15 +19,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use proxy_anchor::{Dir, VFolderRoot, VolumeRoot};
-use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
+use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use tokio::sync::OnceCell;
 
 use crate::backend::{
-    Backend, Cloned, Deleted, Freshness, Known, Memory, Mkdir, Prepared, Restore, ScopeQuota,
-    Usage, UsedBytes,
+    Backend, Cloned, Freshness, Known, Memory, Restore, ScopeQuota, Usage, UsedBytes,
 };
 use crate::capability::Kind;
 use crate::control::Control;
@@ -83,6 +82,7 @@ impl CephFs {
         }
         let limits = Limits {
             snapshot_dir: snapshot_dir.clone(),
+            reserved_name: Some(snapshot_dir.clone()),
             ..limits.clone()
         };
         Ok(Self {
@@ -114,15 +114,6 @@ impl CephFs {
         work: impl FnOnce(&VFolderRoot) -> Result<T, VolumeError> + Send + 'static,
     ) -> Result<T, VolumeError> {
         self.tree().await?.in_folder(vfid, work).await
-    }
-
-    /// Refuses a path in which snapshots are names.
-    fn outside_snapshots(&self, vfid: VFolderId, path: &RelPath) -> Result<(), VolumeError> {
-        if path.components().any(|name| name == self.snapshot_dir) {
-            let path = path.as_str().to_owned();
-            return Err(VolumeError::InvalidSubpath { vfid, path });
-        }
-        Ok(())
     }
 }
 
@@ -260,58 +251,6 @@ impl Backend for CephFs {
             })
         });
         used.await
-    }
-
-    async fn prepare_upload(
-        &self,
-        vfid: VFolderId,
-        path: RelPath,
-        size: u64,
-        session: SessionId,
-    ) -> Result<Prepared, VolumeError> {
-        self.outside_snapshots(vfid, &path)?;
-        let tree = self.tree().await?;
-        tree.prepare_upload(vfid, path, size, session).await
-    }
-
-    async fn mkdir(&self, vfid: VFolderId, dir: RelPath, how: Mkdir) -> Result<(), VolumeError> {
-        self.outside_snapshots(vfid, &dir)?;
-        self.tree().await?.mkdir(vfid, dir, how).await
-    }
-
-    async fn rename(
-        &self,
-        vfid: VFolderId,
-        from: RelPath,
-        name: String,
-    ) -> Result<(), VolumeError> {
-        self.outside_snapshots(vfid, &from)?;
-        self.tree().await?.rename(vfid, from, name).await
-    }
-
-    async fn move_entry(
-        &self,
-        vfid: VFolderId,
-        from: RelPath,
-        to: RelPath,
-    ) -> Result<(), VolumeError> {
-        self.outside_snapshots(vfid, &from)?;
-        self.outside_snapshots(vfid, &to)?;
-        self.tree().await?.move_entry(vfid, from, to).await
-    }
-
-    async fn delete_files(
-        &self,
-        vfid: VFolderId,
-        paths: Vec<RelPath>,
-        recursive: bool,
-        control: Arc<Control>,
-    ) -> Result<Deleted, VolumeError> {
-        for path in &paths {
-            self.outside_snapshots(vfid, path)?;
-        }
-        let tree = self.tree().await?;
-        tree.delete_files(vfid, paths, recursive, control).await
     }
 
     async fn snapshots(&self, vfid: VFolderId) -> Result<Vec<Snapshot>, VolumeError> {

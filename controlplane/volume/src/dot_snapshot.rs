@@ -9,13 +9,14 @@
 
 use proxy_core::id::VFolderId;
 
+use crate::capability::DOT_SNAPSHOT;
 use crate::restore::Place;
 use crate::snapshot::SnapshotName;
 
 /// Begins the names of all our snapshots.
 const PREFIX: &str = "proxy-";
 /// Shows snapshots, in every directory, without being listed.
-const DIR: &str = ".snapshot";
+const DIR: &str = DOT_SNAPSHOT;
 
 /// Begins the names of a vfolder's snapshots.
 pub(crate) fn prefix(vfid: VFolderId) -> String {

@@ -17,7 +17,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::snapshot::SnapshotName;
-use crate::vendor::VendorError;
+use crate::vendor::{Cause, VendorError};
 
 /// Longest path in an error, in bytes; deep trees have paths of any length.
 const PATH_BYTES_MAX: usize = 512;
@@ -102,6 +102,9 @@ pub enum VolumeError {
         /// The numbers, where they are known.
         quota: Option<Quota>,
     },
+    /// The storage system does not take a limit: it is too large, too small, or not of its kind.
+    #[error("the limit is refused: {0}")]
+    LimitRefused(String),
     /// The volume as a whole is full.
     #[error("no space left on the volume: {free_bytes} bytes free")]
     NoSpace {
@@ -187,6 +190,20 @@ impl VolumeError {
         matches!(self.errno(), Some(Errno::NOSPC | Errno::DQUOT))
     }
 
+    /// The same, where it is the limit itself that was not taken.
+    pub(crate) fn of_limit(self) -> Self {
+        match self {
+            Self::Vendor(error) if error.cause == Cause::Refused => {
+                Self::LimitRefused(error.to_string())
+            }
+            // ext4 with an old quota file; CephFS.
+            Self::Os { op, .. } if matches!(self.errno(), Some(Errno::RANGE | Errno::INVAL)) => {
+                Self::LimitRefused(format!("{op}: the number is out of range"))
+            }
+            other => other,
+        }
+    }
+
     /// The same refusal for want of space with its cause and numbers.
     pub(crate) fn of_room(self, room: &Room) -> Self {
         let by_quota = self.errno() == Some(Errno::DQUOT);
@@ -240,9 +257,21 @@ impl VolumeError {
                 let problem = Problem::new(Kind::QuotaExceeded).msg(text);
                 data.into_iter().fold(problem, Problem::data).answer()
             }
+            // The Manager's own word for it.
+            Self::LimitRefused(_) => {
+                problem::plain(400, &json!({ "msg": "Invalid quota config option" }))
+            }
             Self::NoSpace { free_bytes } => {
                 let problem = Problem::new(Kind::NoSpace).msg(text);
                 problem.data(json!({ "free_bytes": free_bytes })).answer()
+            }
+            // Where nobody could ask for the numbers.
+            Self::Os { .. } if self.errno() == Some(Errno::DQUOT) => {
+                problem(Kind::QuotaExceeded, text)
+            }
+            Self::Os { .. } if self.is_full() => problem(Kind::NoSpace, text),
+            Self::Os { errno, .. } if problem::is_away(*errno) => {
+                problem(Kind::VolumeUnavailable, text)
             }
             Self::Os { errno, path, .. } => {
                 let paths: &[String] = if path.is_empty() {

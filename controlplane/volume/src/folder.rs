@@ -19,6 +19,7 @@ use crate::backend::Cloned;
 use crate::control::Control;
 use crate::copy;
 use crate::copy::content::Ways;
+use crate::durable;
 use crate::entries::kind_of;
 use crate::error::{In, VolumeError};
 use crate::limits::Limits;
@@ -434,16 +435,16 @@ pub(crate) fn fill(
         });
     }
     let cloned = copy::tree(from, to.try_clone()?, &ways, limits, control)?;
-    // One call for the whole tree: a million small files cannot be synced one by one. It also
-    // brings up what a network mount has to say about space at last.
-    rustix::fs::syncfs(to).map_err(|errno| VolumeError::os("sync", errno))?;
+    // Brings up what a network mount has to say about space at last.
+    durable::tree(to, limits, control)?;
     control.check()?;
     Ok(cloned)
 }
 
 /// Fills a vfolder that is there with the state that `from` opens: the same directory, so that
 /// what belongs to the directory stays. The copy is made aside, then both change places entry by
-/// entry. Interrupted anywhere, it can be run again.
+/// entry. Interrupted anywhere, it can be run again: until then the vfolder may show a part of
+/// either state, and what of the old one is aside is removed by the next run.
 ///
 /// # Errors
 /// As [`clone`]; but for the moment of the change, the vfolder is as it was.
@@ -466,7 +467,11 @@ pub(crate) fn refill(
     let filled = fill(from()?, &new.dir, sums, job.free_bytes, limits, control);
     let refilled = filled.and_then(|cloned| {
         let mut place = folder.open_dir(&RelPath::root()).map_err(of(vfid))?;
-        hand_over(&mut place, &old.dir)?;
+        if let Err(error) = hand_over(&mut place, &old.dir) {
+            // Nothing of the new state is there yet: what has left comes back.
+            hand_over(&mut old.dir.try_clone()?, &place)?;
+            return Err(error);
+        }
         hand_over(&mut new.dir.try_clone()?, &place)?;
         place.chmod(new.dir.metadata()?.mode & 0o7777)?;
         place.sync()?;

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 
 use crate::backend::{Backend, Capacity, Cloned, HwInfo, Metric, Restore, ScopeQuota};
-use crate::capability::{Capability, Kind};
+use crate::capability::{Capability, DOT_SNAPSHOTS, Kind};
 use crate::control::Control;
 use crate::error::VolumeError;
 use crate::limits::Limits;
@@ -44,7 +44,7 @@ pub(crate) use scale::OPTIONS;
 /// Begins the names of our snapshots.
 const PREFIX: &str = "proxy-";
 /// Shows snapshots, at the root of a fileset.
-const SNAPSHOTS_DIR: &str = ".snapshots";
+const SNAPSHOTS_DIR: &str = DOT_SNAPSHOTS;
 /// How long a fileset that was linked may take to be seen on the mount.
 const SEEN_WAIT: Duration = Duration::from_secs(30);
 const SECOND_NS: i128 = 1_000_000_000;

@@ -24,7 +24,7 @@ use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
 
 use crate::backend::{Backend, Capacity, Cloned, Restore, ScopeQuota};
-use crate::capability::Kind;
+use crate::capability::{DOT_SNAPSHOT, Kind};
 use crate::control::Control;
 use crate::directory_quota::{note, write_note};
 use crate::error::VolumeError;
@@ -49,7 +49,7 @@ pub(crate) use shares::OPTIONS;
 /// Begins the names of notes about snapshots, in the share.
 const NOTE: &str = ".proxy-snapshot-";
 /// Shows snapshots, at the root of a share.
-const SNAPSHOTS_DIR: &str = ".snapshot";
+const SNAPSHOTS_DIR: &str = DOT_SNAPSHOT;
 const SECOND_NS: i128 = 1_000_000_000;
 
 /// See the module.

@@ -24,6 +24,7 @@ mod crew;
 mod deleting;
 mod directory_quota;
 mod dot_snapshot;
+mod durable;
 mod entries;
 mod error;
 mod exascaler;

@@ -40,6 +40,8 @@ pub struct Limits {
     pub hard_links_max: usize,
     /// What CephFS calls the place of a directory's snapshots: its mount option `snapdirname`.
     pub snapshot_dir: String,
+    /// A name that clients' paths may not have: the storage system shows snapshots there.
+    pub reserved_name: Option<String>,
     /// Special files and other entries left out that a clone names in its report.
     pub skipped_named_max: usize,
 }
@@ -59,6 +61,7 @@ impl Default for Limits {
             dirs_open_max: 64,
             hard_links_max: 1 << 20,
             snapshot_dir: ".snap".to_owned(),
+            reserved_name: None,
             skipped_named_max: 8,
         }
     }

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::control::Control;
 use crate::copy;
+use crate::durable;
 use crate::error::{In, VolumeError};
 use crate::limits::Limits;
 use crate::remove;
@@ -155,7 +156,7 @@ fn copy_and_place(
     if copied.skipped > 0 {
         return Err(VolumeError::Refused(SPECIAL));
     }
-    rustix::fs::syncfs(&work).map_err(|errno| VolumeError::os("sync", errno))?;
+    durable::tree(&work, limits, &control)?;
     work.rename(from_name, to, to_name)?;
     Ok(to.sync()?)
 }

@@ -28,7 +28,7 @@ use serde_json::Value;
 use crate::backend::{
     Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore, ScopeQuota, Usage, UsedBytes,
 };
-use crate::capability::Kind;
+use crate::capability::{DOT_SNAPSHOT, Kind};
 use crate::control::Control;
 use crate::error::VolumeError;
 use crate::limits::Limits;
@@ -51,7 +51,7 @@ pub(crate) use ontap::OPTIONS;
 /// Begins the names of our snapshots.
 const PREFIX: &str = "proxy-";
 /// The directory that shows snapshots, in every directory.
-const SNAPSHOT_DIR: &str = ".snapshot";
+const SNAPSHOT_DIR: &str = DOT_SNAPSHOT;
 /// Before the time in a snapshot's comment at which it ends.
 const EXPIRES: &str = "expires=";
 

@@ -26,7 +26,7 @@ use proxy_core::id::{TaskId, VFolderId};
 use serde_json::Value;
 
 use crate::backend::{Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore, Usage};
-use crate::capability::Kind;
+use crate::capability::{DOT_SNAPSHOT, Kind};
 use crate::control::Control;
 use crate::error::VolumeError;
 use crate::limits::Limits;
@@ -45,7 +45,7 @@ use rapidfile::RapidFile;
 pub(crate) use flashblade::OPTIONS;
 
 /// The directory that shows snapshots, at the mount point.
-const SNAPSHOT_DIR: &str = ".snapshot";
+const SNAPSHOT_DIR: &str = DOT_SNAPSHOT;
 /// The directory whose entries the array removes.
 const FAST_REMOVE_DIR: &str = ".fast-remove";
 const TOO_LONG: &str = "this storage system takes no name as long as this one";

@@ -52,10 +52,11 @@ impl Vfs {
 
     async fn open(&self) -> Result<Arc<Tree>, VolumeError> {
         let (volume, path) = (self.name.clone(), self.path.clone());
+        let reserved = self.limits.reserved_name.clone();
         let root = self
             .lanes
             .short(move || {
-                VolumeRoot::open(&path).map_err(|error| {
+                VolumeRoot::open_reserving(&path, reserved.as_deref()).map_err(|error| {
                     // The cause is told without the path: it may reach a client.
                     let cause = error
                         .raw_os_error()

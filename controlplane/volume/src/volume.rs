@@ -119,13 +119,17 @@ impl Volume {
     /// Makes a quota scope. Backends without quotas ignore the limit.
     ///
     /// # Errors
-    /// [`VolumeError::ScopeExists`].
+    /// [`VolumeError::ScopeExists`], [`VolumeError::LimitRefused`].
     pub async fn create_scope(
         &self,
         scope: QuotaScopeId,
         limit_bytes: Option<u64>,
     ) -> Result<(), VolumeError> {
-        self.backend.create_scope(scope, limit_bytes).await
+        let made = self.backend.create_scope(scope, limit_bytes).await;
+        match made {
+            Err(error) if limit_bytes.is_some() => Err(error.of_limit()),
+            made => self.explained(None, made).await,
+        }
     }
 
     /// Numbers of a quota scope; `None` when there is no such scope.
@@ -142,20 +146,21 @@ impl Volume {
     /// Sets the limit of a scope, which is made if it is missing.
     ///
     /// # Errors
-    /// Only those of the system.
+    /// [`VolumeError::LimitRefused`], and those of the system.
     pub async fn update_scope(
         &self,
         scope: QuotaScopeId,
         limit_bytes: u64,
     ) -> Result<(), VolumeError> {
         if self.backend.describe_scope(scope).await?.is_none() {
-            match self.backend.create_scope(scope, Some(limit_bytes)).await {
+            match self.create_scope(scope, Some(limit_bytes)).await {
                 // Somebody made it meanwhile, with a limit that is not ours.
                 Err(VolumeError::ScopeExists(_)) => {}
                 done => return done,
             }
         }
-        self.backend.update_scope(scope, limit_bytes).await
+        let updated = self.backend.update_scope(scope, limit_bytes).await;
+        updated.map_err(VolumeError::of_limit)
     }
 
     /// Lifts the limit of a scope; the scope stays.
@@ -198,10 +203,10 @@ impl Volume {
         };
         match self.backend.create_folder(vfid, mode).await {
             Err(VolumeError::ScopeNotFound(_)) if auto_scope => {}
-            done => return self.explained(vfid, done).await,
+            done => return self.explained(vfid.scope, done).await,
         }
         let limit = initial_limit.filter(|limit| *limit > 0);
-        match self.backend.create_scope(scope, limit).await {
+        match self.create_scope(scope, limit).await {
             Ok(()) | Err(VolumeError::ScopeExists(_)) => {}
             Err(error) => return Err(error),
         }
@@ -210,7 +215,7 @@ impl Volume {
                 scope,
                 cause: "it is still missing after it was made".to_owned(),
             }),
-            done => self.explained(vfid, done).await,
+            done => self.explained(vfid.scope, done).await,
         }
     }
 
@@ -290,25 +295,25 @@ impl Volume {
     ) -> Result<Cloned, VolumeError> {
         self.scope_of(dst).await?;
         let cloned = self.backend.clone_folder(src, dst, task, control).await;
-        self.explained(dst, cloned).await
+        self.explained(dst.scope, cloned).await
     }
 
     /// Says of a refusal for want of space whether the quota or the volume is used up: file
     /// systems say the one or the other as they like.
     async fn explained<T>(
         &self,
-        vfid: VFolderId,
+        scope: Option<QuotaScopeId>,
         done: Result<T, VolumeError>,
     ) -> Result<T, VolumeError> {
         let error = match done {
             Err(error) if error.is_full() => error,
             done => return done,
         };
-        let Ok(mut room) = self.backend.room(vfid.scope).await else {
+        let Ok(mut room) = self.backend.room(scope).await else {
             return Err(error);
         };
         // Storage systems that do not show it in the file system may know it.
-        if let (None, Some(scope)) = (room.quota, vfid.scope)
+        if let (None, Some(scope)) = (room.quota, scope)
             && self.kind().capabilities().contains(&Capability::Quota)
             && let Ok(Some(known)) = self.backend.describe_scope(scope).await
             && let (Some(used_bytes), Some(limit_bytes)) = (known.used_bytes, known.limit_bytes)
@@ -474,7 +479,7 @@ impl Volume {
         how: Mkdir,
     ) -> Result<(), VolumeError> {
         let made = self.backend.mkdir(vfid, dir, how).await;
-        self.explained(vfid, made).await
+        self.explained(vfid.scope, made).await
     }
 
     /// Gives an entry another name in its directory; otherwise as [`Self::move_entry`].
@@ -488,7 +493,7 @@ impl Volume {
         name: String,
     ) -> Result<(), VolumeError> {
         let renamed = self.backend.rename(vfid, from, name).await;
-        self.explained(vfid, renamed).await
+        self.explained(vfid.scope, renamed).await
     }
 
     /// Moves an entry itself: of a link the link. Into `to` if that is a directory, or a link to
@@ -504,7 +509,7 @@ impl Volume {
         to: RelPath,
     ) -> Result<(), VolumeError> {
         let moved = self.backend.move_entry(vfid, from, to).await;
-        self.explained(vfid, moved).await
+        self.explained(vfid.scope, moved).await
     }
 
     /// Removes entries themselves: of a link the link. Directories that are not empty only if
@@ -552,7 +557,7 @@ impl Volume {
         session: SessionId,
     ) -> Result<Prepared, VolumeError> {
         let prepared = self.backend.prepare_upload(vfid, path, size, session).await;
-        self.explained(vfid, prepared).await
+        self.explained(vfid.scope, prepared).await
     }
 
     /// The version of the layout on disk; [`crate::LAYOUT_UNMARKED`] when it does not say.
@@ -582,9 +587,11 @@ impl Volume {
         expires: Option<Stamp>,
         control: Arc<Control>,
     ) -> Result<Snapshot, VolumeError> {
-        self.backend
+        let kept = self
+            .backend
             .create_snapshot(vfid, name, expires, control)
-            .await
+            .await;
+        self.explained(vfid.scope, kept).await
     }
 
     /// Removes a snapshot. A missing one is no error.
@@ -663,14 +670,16 @@ impl Volume {
         task: TaskId,
         control: Arc<Control>,
     ) -> Result<Cloned, VolumeError> {
+        let mut to_scope = vfid.scope;
         if let Restore::Into(new) = to {
             self.scope_of(new).await?;
+            to_scope = new.scope;
         }
         let restored = self
             .backend
             .restore_snapshot(vfid, name, to, task, control)
             .await;
-        self.explained(vfid, restored).await
+        self.explained(to_scope, restored).await
     }
 
     /// Takes away what the task that made `vfid` would know its work by: its end is on record.

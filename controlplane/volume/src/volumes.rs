@@ -88,6 +88,10 @@ fn build(
     outside: &Arc<Outside>,
 ) -> Result<Arc<dyn Backend>, SpecError> {
     let (name, path) = (&spec.name, spec.path.clone());
+    let limits = &Limits {
+        reserved_name: kind.snapshot_dir().map(str::to_owned),
+        ..limits.clone()
+    };
     Ok(match kind {
         Kind::Vfs => Arc::new(Vfs::new(name, path, limits)),
         Kind::Xfs => {

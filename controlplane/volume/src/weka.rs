@@ -21,7 +21,7 @@ use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
 use serde_json::Value;
 
 use crate::backend::{Backend, Capacity, Cloned, HwInfo, HwStatus, Metric, Restore};
-use crate::capability::Kind;
+use crate::capability::{DOT_SNAPSHOTS, Kind};
 use crate::control::Control;
 use crate::directory_quota::{Found, Held, Lately, Limited, Limiter};
 use crate::error::VolumeError;
@@ -40,7 +40,7 @@ use api::Api;
 pub(crate) use api::OPTIONS;
 
 /// Shows snapshots, at the root of the file system.
-const SNAPSHOTS_DIR: &str = ".snapshots";
+const SNAPSHOTS_DIR: &str = DOT_SNAPSHOTS;
 /// Begins the access points of all our snapshots.
 const PREFIX: &str = "proxy-";
 const SECOND_NS: i128 = 1_000_000_000;

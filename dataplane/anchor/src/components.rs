@@ -14,7 +14,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::Component;
 
 use proxy_core::relpath::STAGING_DIR;
 use rustix::fs::{FileType, OFlags};
@@ -22,6 +22,7 @@ use rustix::io::Errno;
 
 use crate::chain::Chain;
 use crate::error::Stop;
+use crate::resolve::Base;
 use crate::stat::Stat;
 use crate::sys;
 
@@ -140,21 +141,20 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Walks `path` from `base`, whose canonical host path is `host`.
+/// Walks `path` from `base`.
 pub(crate) fn walk<'a>(
-    base: BorrowedFd<'a>,
-    host: &Path,
+    base: &Base<'a>,
     path: &[u8],
     links: Links,
     missing: Missing,
 ) -> Result<Place<'a>, Stop> {
     let place = Place {
-        chain: Chain::new(base),
+        chain: Chain::new(base.fd),
         tip: None,
         lost: Vec::new(),
         made: Made::default(),
     };
-    let host = host.components().filter_map(|part| match part {
+    let host = base.host.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.as_bytes()),
         _ => None,
     });
@@ -165,6 +165,7 @@ pub(crate) fn walk<'a>(
         above: 0,
         followed: 0,
         races: 0,
+        base,
         links,
         missing,
     };
@@ -187,6 +188,7 @@ struct Walker<'a, 'h> {
     above: usize,
     followed: u32,
     races: u32,
+    base: &'h Base<'a>,
     links: Links,
     missing: Missing,
 }
@@ -212,6 +214,8 @@ impl Walker<'_, '_> {
             b"." => Ok(()),
             b".." => self.up(),
             _ if self.above > 0 => self.back_in(&part),
+            // A link leads there.
+            _ if self.base.is_reserved(&part) => Err(Stop::Reserved),
             _ if !self.place.lost.is_empty() => self.keep(part),
             _ => self.down(part),
         }

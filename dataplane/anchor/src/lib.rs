@@ -29,6 +29,7 @@ mod resolve;
 mod room;
 pub mod staging;
 mod stat;
+mod subvolume;
 mod swap;
 mod sys;
 pub mod tree;

@@ -27,6 +27,8 @@ pub(crate) struct Base<'a> {
     pub host: &'a Path,
     /// Never ask `openat2`.
     pub portable: bool,
+    /// A name that is not walked through. Paths are checked for it before they come here.
+    pub reserved: Option<&'a str>,
 }
 
 /// What a lookup found, and where that is below the base.
@@ -117,6 +119,11 @@ impl<'a> Base<'a> {
         Ok(None)
     }
 
+    pub(crate) fn is_reserved(&self, name: &[u8]) -> bool {
+        self.reserved
+            .is_some_and(|reserved| reserved.as_bytes() == name)
+    }
+
     /// The walk, its end checked.
     pub(crate) fn walk(
         &self,
@@ -124,7 +131,7 @@ impl<'a> Base<'a> {
         links: Links,
         missing: Missing,
     ) -> Result<Place<'a>, Stop> {
-        let place = walk(self.fd, self.host, path, links, missing)?;
+        let place = walk(self, path, links, missing)?;
         if place.is_reserved() {
             Err(Stop::Reserved)
         } else {

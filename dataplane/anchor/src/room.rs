@@ -6,7 +6,7 @@
 //!
 //! Laws
 //! - Needs no rights: project quotas show in statvfs(2) of a directory, also over NFS; CephFS
-//!   has attributes.
+//!   has attributes, btrfs has sysfs.
 //! - A quota that the file system does not show is no quota here.
 
 use proxy_core::id::QuotaScopeId;
@@ -14,6 +14,7 @@ use rustix::fs::StatVfs;
 use rustix::io::Errno;
 
 use crate::error::{AnchorError, Result};
+use crate::subvolume;
 use crate::sys;
 use crate::volume::VolumeRoot;
 
@@ -82,7 +83,10 @@ impl VolumeRoot {
             }),
             None => {
                 let within = sys::retry(|| rustix::fs::fstatvfs(&dir)).map_err(os)?;
-                narrower(&volume, &within)
+                match narrower(&volume, &within) {
+                    None => subvolume::quota(&dir.metadata()?, &within),
+                    quota => quota,
+                }
             }
         };
         Ok(room)

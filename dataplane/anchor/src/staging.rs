@@ -25,7 +25,7 @@ use crate::error::{AnchorError, Result, Stop};
 use crate::resolve::{Base, Last, Parent, split};
 use crate::stat::Stat;
 use crate::sys;
-use crate::vfolder::{VFolderRoot, check};
+use crate::vfolder::VFolderRoot;
 
 const STAGING: &[u8] = STAGING_DIR.as_bytes();
 
@@ -157,7 +157,7 @@ pub fn open(root: &VFolderRoot, session: &SessionId) -> Result<Staged> {
 /// - Anything else the file system says: nothing was renamed, or it was and the sync failed.
 ///   In both cases the call can be repeated.
 pub fn publish(root: &VFolderRoot, session: &SessionId, target: &RelPath) -> Result<()> {
-    let (name, staged, target) = (session.to_string(), path_of(session), check(target)?);
+    let (name, staged, target) = (session.to_string(), path_of(session), root.check(target)?);
     let Last::Entry(parent, last) = split(target) else {
         return Err(AnchorError::os("publish", Errno::ISDIR, target));
     };
@@ -199,9 +199,10 @@ fn sync_both(upload: &OwnedFd, parent: &Parent<'_>) -> std::result::Result<(), E
 /// Would [`publish`] be allowed? Nothing is made.
 ///
 /// # Errors
-/// Those of [`publish`] that are about the target; missing parents are fine.
+/// Those of [`publish`] that are about the target; missing parents are fine. `EXDEV` also comes
+/// from [`publish`] alone: directories with a quota of their own look like others.
 pub fn check_target(root: &VFolderRoot, target: &RelPath) -> Result<()> {
-    let target = check(target)?;
+    let target = root.check(target)?;
     let os = |errno| AnchorError::os("upload", errno, target);
     let Last::Entry(parent, last) = split(target) else {
         return Err(os(Errno::ISDIR));
@@ -211,6 +212,12 @@ pub fn check_target(root: &VFolderRoot, target: &RelPath) -> Result<()> {
         let dir = dir.map_err(|stop| stop.at("upload", target))?;
         if NAME_BYTES_MAX < last.len() {
             return Err(os(Errno::NAMETOOLONG));
+        }
+        // A file system, or a subvolume, of its own: no rename leads there. What is missing is
+        // made in the last directory that is there.
+        let device = |dir: &dyn AsFd| Stat::of(dir.as_fd()).map(|stat| stat.dev).map_err(os);
+        if device(&dir)? != device(&base.fd)? {
+            return Err(os(Errno::XDEV));
         }
         if dir.lost {
             return Ok(());
@@ -236,7 +243,7 @@ pub fn is_published(
     size: u64,
     target: &RelPath,
 ) -> Result<bool> {
-    let target = check(target)?;
+    let target = root.check(target)?;
     let Last::Entry(parent, last) = split(target) else {
         return Ok(false);
     };

@@ -89,7 +89,7 @@ impl VFolderRoot {
 
     /// As [`VFolderRoot::open_read`], and where the file is after links.
     pub fn open_read_at(&self, path: &RelPath) -> Result<(Opened, OsString)> {
-        self.open_as(check(path)?, Links::Follow)
+        self.open_as(self.check(path)?, Links::Follow)
     }
 
     /// As [`VFolderRoot::open_read`], from the kernel's caches alone: never waits for a disk
@@ -99,7 +99,7 @@ impl VFolderRoot {
     /// known to open without waiting, or the kernel is too old. Then call
     /// [`VFolderRoot::open_read`] where waiting is allowed.
     pub fn open_read_cached(&self, path: &RelPath) -> Option<Result<Opened>> {
-        let name = match check(path) {
+        let name = match self.check(path) {
             Ok(name) => name,
             Err(error) => return Some(Err(error)),
         };
@@ -112,7 +112,7 @@ impl VFolderRoot {
 
     /// As [`VFolderRoot::open_read`], but any link on the way is `ELOOP`.
     pub fn open_exact(&self, path: &RelPath) -> Result<Opened> {
-        self.open_as(check(path)?, Links::Refuse)
+        self.open_as(self.check(path)?, Links::Refuse)
             .map(|(opened, _)| opened)
     }
 
@@ -123,7 +123,7 @@ impl VFolderRoot {
             crate::walk::EntryKind::LinkToFile => Links::Follow,
             crate::walk::EntryKind::File | crate::walk::EntryKind::Dir => Links::Refuse,
         };
-        self.open_as(check_bytes(&entry.path)?, links)
+        self.open_as(self.check_bytes(&entry.path)?, links)
             .map(|(opened, _)| opened)
     }
 
@@ -134,7 +134,7 @@ impl VFolderRoot {
             crate::walk::EntryKind::LinkToFile => Links::Follow,
             crate::walk::EntryKind::File | crate::walk::EntryKind::Dir => Links::Refuse,
         };
-        let path = check_bytes(&entry.path)?;
+        let path = self.check_bytes(&entry.path)?;
         self.run(|base| {
             let found = base
                 .handle(path, links)
@@ -154,7 +154,7 @@ impl VFolderRoot {
 
     /// Facts about a file; with `follow` about what links lead to, else about the entry.
     pub fn stat(&self, path: &RelPath, follow: bool) -> Result<Stat> {
-        let path = check(path)?;
+        let path = self.check(path)?;
         let links = if follow {
             Links::Follow
         } else {
@@ -192,7 +192,7 @@ impl VFolderRoot {
     /// As [`VFolderRoot::resolve_path`], for names that need not be UTF-8. Empty: the vfolder
     /// itself.
     pub fn resolve_os(&self, path: &OsStr) -> Result<OsString> {
-        let path = check_bytes(path.as_bytes())?;
+        let path = self.check_bytes(path.as_bytes())?;
         let place = self.run(|base| {
             let place = base.walk(path, Links::Follow, Missing::Keep);
             place
@@ -204,7 +204,7 @@ impl VFolderRoot {
 
     /// Opens a directory. At the root, `.upload` is hidden in it.
     pub fn open_dir(&self, path: &RelPath) -> Result<Dir> {
-        let path = check(path)?;
+        let path = self.check(path)?;
         self.run(|base| {
             let found = base
                 .dir(path, sys::DIR_READ)
@@ -228,7 +228,7 @@ impl VFolderRoot {
     /// With `parents`, missing ones are made 0777 through the umask. With `exist_ok`, a
     /// directory that is there already (or a link to one that stays inside) is fine.
     pub fn mkdir(&self, path: &RelPath, parents: bool, exist_ok: bool, mode: u32) -> Result<()> {
-        let bytes = check(path)?;
+        let bytes = self.check(path)?;
         let missing = if parents {
             Missing::Make
         } else {
@@ -255,7 +255,7 @@ impl VFolderRoot {
     /// Gives an entry another name; replaces what `rename(2)` replaces. Links are renamed
     /// themselves. The root, or a path ending in `..`, is `EBUSY`.
     pub fn rename(&self, from: &RelPath, to: &RelPath) -> Result<()> {
-        let (from, to) = (check(from)?, check(to)?);
+        let (from, to) = (self.check(from)?, self.check(to)?);
         let busy = |path| AnchorError::os("rename", Errno::BUSY, path);
         let Last::Entry(old_parent, old) = split(from) else {
             return Err(busy(from));
@@ -277,7 +277,7 @@ impl VFolderRoot {
 
     /// Removes an entry that is not a directory; a link itself.
     pub fn unlink(&self, path: &RelPath) -> Result<()> {
-        let path = check(path)?;
+        let path = self.check(path)?;
         self.run(|base| {
             on_entry(base, "unlink", path, Missing::Refuse, |dir, name| {
                 sys::unlink(dir, name)
@@ -287,7 +287,7 @@ impl VFolderRoot {
 
     /// Removes an empty directory.
     pub fn rmdir(&self, path: &RelPath) -> Result<()> {
-        let path = check(path)?;
+        let path = self.check(path)?;
         self.run(|base| {
             on_entry(base, "rmdir", path, Missing::Refuse, |dir, name| {
                 sys::rmdir(dir, name)
@@ -298,7 +298,7 @@ impl VFolderRoot {
     /// Removes a directory with all that is in it, or any other entry; links themselves.
     /// `watch` may stop it: what was removed before stays removed.
     pub fn remove_tree(&self, path: &RelPath, watch: Watch<'_>) -> Result<Removed> {
-        let bytes = check(path)?;
+        let bytes = self.check(path)?;
         match self.unlink(path) {
             Err(error) if error.kernel() == Some(Errno::ISDIR) => {}
             done => {
@@ -334,7 +334,17 @@ impl VFolderRoot {
             fd: fd.as_fd(),
             host,
             portable: volume.is_portable(),
+            reserved: volume.reserved(),
         }
+    }
+
+    /// See [`check`].
+    pub(crate) fn check<'p>(&self, path: &'p RelPath) -> Result<&'p [u8]> {
+        check(path, self.inner.volume.reserved())
+    }
+
+    fn check_bytes<'p>(&self, path: &'p [u8]) -> Result<&'p [u8]> {
+        check_bytes(path, self.inner.volume.reserved())
     }
 
     /// Runs an operation, and once more on a fresh lookup when the server has forgotten the
@@ -389,19 +399,26 @@ pub(crate) fn on_entry(
     }
 }
 
-/// What every client path has to pass before anything is looked up.
-pub(crate) fn check(path: &RelPath) -> Result<&[u8]> {
+/// What every client path has to pass before anything is looked up: of the volume's `reserved`
+/// name, which it may not have, too.
+pub(crate) fn check<'p>(path: &'p RelPath, reserved: Option<&str>) -> Result<&'p [u8]> {
     let bytes = path.as_str().as_bytes();
     if path.is_reserved() {
         Err(AnchorError::Reserved)
     } else {
-        check_bytes(bytes)
+        check_bytes(bytes, reserved)
     }
 }
 
-fn check_bytes(path: &[u8]) -> Result<&[u8]> {
+fn check_bytes<'p>(path: &'p [u8], reserved: Option<&str>) -> Result<&'p [u8]> {
     if path.contains(&0) {
         return Err(AnchorError::InvalidName);
+    }
+    if reserved.is_some_and(|name| {
+        path.split(|byte| *byte == b'/')
+            .any(|p| p == name.as_bytes())
+    }) {
+        return Err(AnchorError::Reserved);
     }
     match path
         .split(|byte| *byte == b'/')

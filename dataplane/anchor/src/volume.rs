@@ -45,6 +45,8 @@ struct Inner {
     /// Canonical.
     path: PathBuf,
     portable: bool,
+    /// A name that clients' paths may not have anywhere.
+    reserved: Option<Box<str>>,
     opens_without_waiting: bool,
     abilities: Abilities,
 }
@@ -61,16 +63,28 @@ pub struct FsUsage {
 impl VolumeRoot {
     /// Opens the mount point, and tries what its file system can do.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Self::open_as(path, false, None)
+        Self::open_reserving(path, None)
+    }
+
+    /// As [`VolumeRoot::open`]; `reserved` is a name that no path of a client may have anywhere,
+    /// nor any link that is followed for one: where a storage system shows its snapshots, in every
+    /// directory.
+    pub fn open_reserving(path: &Path, reserved: Option<&str>) -> io::Result<Self> {
+        Self::open_as(path, false, None, reserved)
     }
 
     /// As [`VolumeRoot::open`], but never uses `openat2`: the way of old kernels, for tests
     /// and for sandboxes that kill the caller of an unknown system call.
     pub fn open_portable(path: &Path) -> io::Result<Self> {
-        Self::open_as(path, true, None)
+        Self::open_as(path, true, None, None)
     }
 
-    fn open_as(path: &Path, portable: bool, known: Option<Abilities>) -> io::Result<Self> {
+    fn open_as(
+        path: &Path,
+        portable: bool,
+        known: Option<Abilities>,
+        reserved: Option<&str>,
+    ) -> io::Result<Self> {
         let path = std::fs::canonicalize(path)?;
         let flags = sys::DIR_HANDLE | OFlags::CLOEXEC;
         let fd = sys::retry(|| rustix::fs::open(&path, flags, Mode::empty()))?;
@@ -82,6 +96,7 @@ impl VolumeRoot {
             fd,
             path,
             portable,
+            reserved: reserved.map(Box::from),
             opens_without_waiting,
             abilities,
         };
@@ -146,6 +161,10 @@ impl VolumeRoot {
         self.inner.portable
     }
 
+    pub(crate) fn reserved(&self) -> Option<&str> {
+        self.inner.reserved.as_deref()
+    }
+
     pub(crate) fn opens_without_waiting(&self) -> bool {
         self.inner.opens_without_waiting
     }
@@ -165,7 +184,7 @@ impl VolumeRoot {
                         abilities,
                         ..
                     } = &*self.inner;
-                    Self::open_as(path, *portable, Some(*abilities))
+                    Self::open_as(path, *portable, Some(*abilities), self.reserved())
                 };
                 let fresh = fresh.map_err(|_| AnchorError::VFolderMissing)?;
                 fresh.find_vfolder(id)
@@ -208,7 +227,7 @@ impl VolumeRoot {
         if !self.inner.opens_without_waiting {
             return None;
         }
-        let name = joined(id, path)?;
+        let name = self.joined(id, path)?;
         let opened = self.base().read_cached(&name)?.ok()?;
         opened.stat.is_file().then_some(opened)
     }
@@ -219,7 +238,7 @@ impl VolumeRoot {
     /// Links and `..` cannot deceive: whatever the name leads to must be the very inode that was
     /// opened beneath the vfolder, unchanged, and what is then read is read from that.
     pub fn is_unchanged(&self, id: &VFolderId, path: &RelPath, stat: &Stat) -> bool {
-        joined(id, path)
+        self.joined(id, path)
             .is_some_and(|name| Stat::of_entry(&self.inner.fd, &name).is_ok_and(|now| now == *stat))
     }
 
@@ -439,6 +458,8 @@ impl VolumeRoot {
             fd: fd.as_fd(),
             host: path,
             portable: *portable,
+            // Above a vfolder there are no names of clients.
+            reserved: None,
         }
     }
 
@@ -449,18 +470,18 @@ impl VolumeRoot {
     fn reopen(&self, dir: &Dir) -> Result<OwnedFd> {
         dir.try_clone().map(Dir::into_fd)
     }
-}
 
-/// A path in a vfolder as a path in its volume. `None` where a walk has to decide.
-fn joined(id: &VFolderId, path: &RelPath) -> Option<Vec<u8>> {
-    let below = check(path).ok()?;
-    if below == b"." || has_parent_refs(below) {
-        return None;
+    /// A path in a vfolder as a path in its volume. `None` where a walk has to decide.
+    fn joined(&self, id: &VFolderId, path: &RelPath) -> Option<Vec<u8>> {
+        let below = check(path, self.reserved()).ok()?;
+        if below == b"." || has_parent_refs(below) {
+            return None;
+        }
+        let mut name = id.components().join("/").into_bytes();
+        name.push(b'/');
+        name.extend_from_slice(below);
+        Some(name)
     }
-    let mut name = id.components().join("/").into_bytes();
-    name.push(b'/');
-    name.extend_from_slice(below);
-    Some(name)
 }
 
 /// Renames only if the name is free, also on file systems without `RENAME_NOREPLACE` (NFS):

@@ -8,8 +8,8 @@
 //!   snapshots of an unchanged tree are alike, whoever takes them.
 //! - Memory is one arena of names and fixed-size records, both bounded by the limits. Past a
 //!   limit the answer is an error, never a part of the tree.
-//! - `.upload` at the vfolder root, special files, and links that leave, dangle or lead to
-//!   anything but a file are not in it; what could not be read is counted.
+//! - `.upload` at the vfolder root, snapshots of the storage system, special files, and links that
+//!   leave, dangle or lead to anything but a file are not in it; what could not be read is counted.
 
 use proxy_core::relpath::{RelPath, STAGING_DIR};
 use rustix::io::Errno;
@@ -20,7 +20,7 @@ use crate::error::{AnchorError, Limit, Result, Stop};
 use crate::resolve::Base;
 use crate::stat::Stat;
 use crate::sys;
-use crate::vfolder::{VFolderRoot, check};
+use crate::vfolder::VFolderRoot;
 
 /// How much of a tree the caller is willing to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +207,7 @@ impl Snapshot {
 /// [`AnchorError::Limit`] past a limit; what the file system says about `from` itself.
 /// Entries that vanish meanwhile are left out.
 pub fn snapshot(root: &VFolderRoot, from: &RelPath, limits: Limits) -> Result<Snapshot> {
-    let from = check(from)?;
+    let from = root.check(from)?;
     root.run(|base| {
         let found = base
             .handle(from, Links::Follow)
@@ -288,7 +288,8 @@ impl<'a> Walk<'a> {
         };
         let at_root = index == TOP && self.snapshot.base.is_empty();
         for (name, kind) in self.list(&level.dir)? {
-            if !at_root || name != STAGING_DIR.as_bytes() {
+            let hidden = self.base.is_reserved(&name);
+            if !hidden && (!at_root || name != STAGING_DIR.as_bytes()) {
                 self.visit(&mut level, &name, kind)?;
             }
         }

@@ -90,6 +90,11 @@ const SOFT_AND_HARD: u16 = (1 << 2) | (1 << 3);
 /// `fs_disk_quota` counts in basic blocks, whatever the block size of the file system.
 const BASIC_BLOCK_BYTES: u64 = 512;
 
+/// The largest limit. The kernel makes bytes of blocks in 64 bits without a look (`quota_bbtob`):
+/// 2^64 would be none at all; and ext4 refuses from 2^63 on. A whole page less, so that no file
+/// system rounds it up to that.
+pub const LIMIT_BYTES_MAX: u64 = (1 << 63) - 4096;
+
 const PRJQUOTA: u32 = 2;
 const Q_XGETQUOTA: u32 = 0x5803;
 const Q_XSETQLIM: u32 = 0x5804;
@@ -187,12 +192,12 @@ pub fn next_project_quota(file: impl AsFd, project: u32) -> io::Result<Option<Pr
 }
 
 /// Holds a project to so many bytes, rounded up to what the file system counts in; 0 lifts the
-/// limit.
+/// limit, and more than [`LIMIT_BYTES_MAX`] is that.
 ///
 /// # Errors
-/// As [`project_quota`].
+/// As [`project_quota`]; `ERANGE` for what an old quota file of ext4 can not hold (4 TiB).
 pub fn set_project_limit(file: impl AsFd, project: u32, limit_bytes: u64) -> io::Result<()> {
-    let blocks = limit_bytes.div_ceil(BASIC_BLOCK_BYTES);
+    let blocks = blocks(limit_bytes);
     let mut quota = DiskQuota {
         version: FS_DQUOT_VERSION,
         flags: FS_PROJ_QUOTA,
@@ -203,6 +208,16 @@ pub fn set_project_limit(file: impl AsFd, project: u32, limit_bytes: u64) -> io:
         ..DiskQuota::default()
     };
     control(file, Q_XSETQLIM, project, &mut quota)
+}
+
+/// Basic blocks for a limit, rounded up: never less than what was asked for, never none for some.
+const fn blocks(limit_bytes: u64) -> u64 {
+    let bounded = if LIMIT_BYTES_MAX < limit_bytes {
+        LIMIT_BYTES_MAX
+    } else {
+        limit_bytes
+    };
+    bounded.div_ceil(BASIC_BLOCK_BYTES)
 }
 
 fn numbers(quota: &DiskQuota) -> ProjectQuota {
@@ -251,6 +266,34 @@ fn checked(result: libc::c_long) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn limits_become_blocks_that_hold_them() {
+        let most = LIMIT_BYTES_MAX / BASIC_BLOCK_BYTES;
+        for (bytes, want) in [
+            (0, 0),
+            (1, 1),
+            (511, 1),
+            (512, 1),
+            (513, 2),
+            (1 << 20, 2048),
+            ((1 << 20) + 1, 2049),
+            (1 << 50, 1 << 41),
+            (LIMIT_BYTES_MAX - 1, most),
+            (LIMIT_BYTES_MAX, most),
+            (LIMIT_BYTES_MAX + 1, most),
+            (i64::MAX as u64, most),
+            (u64::MAX, most),
+        ] {
+            assert_eq!(blocks(bytes), want, "{bytes} bytes");
+            // What the kernel makes of it.
+            let told = blocks(bytes) << 9;
+            assert!(
+                bytes.min(LIMIT_BYTES_MAX) <= told && told < 1 << 63,
+                "{bytes}"
+            );
+        }
+    }
 
     /// Where there are quotas, the tests on real file systems say more.
     #[test]

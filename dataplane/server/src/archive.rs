@@ -31,7 +31,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::EngineLimits;
-use crate::download::{busy, unavailable, volume};
+use crate::download::{busy, storage_away, unavailable, volume};
 use crate::metrics::{ArchiveGauges, Cause};
 use crate::names;
 use crate::reply::Reply;
@@ -280,6 +280,7 @@ fn named(name: &str, package: Package) -> String {
 fn refused_folder(refused: &Refused) -> Reply {
     match refused {
         Refused::Anchor(AnchorError::Limit { .. }) | Refused::Zip(_) => too_large(refused),
+        Refused::Anchor(error) if is_away(error) => storage_away("list"),
         _ => problem::download_not_found().into(),
     }
 }
@@ -293,6 +294,7 @@ fn refused_selection(refused: &Refused) -> Reply {
                 .msg(format!("invalid path: {file}"))
                 .into()
         }
+        Refused::Entry(_, error) | Refused::Anchor(error) if is_away(error) => storage_away("list"),
         Refused::Entry(file, _) => {
             let text = format!("file not found: {file}");
             Problem::new(Kind::StorageBucketFileNotFound)
@@ -304,6 +306,10 @@ fn refused_selection(refused: &Refused) -> Reply {
             .into(),
         Refused::Anchor(_) => problem::internal_error().into(),
     }
+}
+
+fn is_away(error: &AnchorError) -> bool {
+    error.errno().is_some_and(problem::is_away)
 }
 
 fn too_large(refused: &Refused) -> Reply {

@@ -155,6 +155,15 @@ pub(crate) fn unavailable(volume: &VolumeEntry) -> Reply {
     Problem::new(Kind::VolumeUnavailable).msg(text).into()
 }
 
+/// The answer where the storage went away in the middle: the same again, later, may succeed.
+pub(crate) fn storage_away(what: &str) -> Reply {
+    let text =
+        format!("the storage went away ({what}); try again, from the offset that HEAD tells");
+    let mut reply = Reply::from(Problem::new(Kind::VolumeUnavailable).msg(text));
+    reply.head.push("Retry-After", "1");
+    reply
+}
+
 fn not_found() -> Reply {
     problem::download_not_found().into()
 }
@@ -202,8 +211,12 @@ fn refused(error: &AnchorError) -> Reply {
         reply.head = ResponseHead::new(403);
         return reply;
     }
+    if error.errno().is_some_and(problem::is_away) {
+        tracing::error!(%error, "opening a download failed");
+        return storage_away("open");
+    }
     // EIO, ENOMEM, EMFILE and their like are no statement about the file.
-    if let Some(errno @ (5 | 12 | 23 | 24 | 116)) = error.errno() {
+    if let Some(errno @ (5 | 12 | 23 | 24)) = error.errno() {
         tracing::error!(errno, %error, "opening a download failed");
         return problem::internal_error().into();
     }

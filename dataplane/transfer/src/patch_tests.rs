@@ -190,9 +190,15 @@ fn a_full_disk_keeps_the_session() {
 }
 
 #[test]
-fn a_failed_sync_ends_the_upload_unless_space_is_the_reason() {
+fn a_failed_sync_ends_the_upload_unless_space_or_storage_may_come_back() {
     let rng = Rng::new(7);
-    for (errno, ended) in [(5, true), (28, false), (122, false)] {
+    for (errno, ended) in [
+        (5, true),
+        (28, false),
+        (122, false),
+        (116, false),
+        (108, false),
+    ] {
         let ledger = ledger(50);
         let faults = Faults {
             sync: Some((0, errno)),

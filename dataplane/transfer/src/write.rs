@@ -5,7 +5,8 @@
 //! - A byte on record is never written again: what the body says of it is compared instead.
 //! - The target appears whole, by rename, before the ledger calls the session finished; a crash
 //!   in between is repaired by looking at the target.
-//! - A failed sync ends the upload. A full disk or quota does not: space may come back.
+//! - A failed sync ends the upload. A full disk or quota does not, nor storage that went away:
+//!   both may come back.
 //! - Of a body with a checksum nothing is recorded before the checksum was seen to hold.
 //!
 //! Source: `docs/semantics.md#durability`.
@@ -15,6 +16,7 @@ use std::io;
 use std::pin::{Pin, pin};
 
 use proxy_core::extent::{Extent, Extents, Recorded, Stretch, Want};
+use proxy_core::problem;
 use proxy_core::units::{ByteLen, MIB, Offset};
 
 use crate::compare::{Compared, compare};
@@ -82,7 +84,8 @@ pub enum Written<E> {
         /// How it broke.
         error: PeerError,
     },
-    /// 500: the disk failed. `ended` says that the upload can not be continued.
+    /// 500, or 503 for storage that went away: the disk failed. `ended` says that the upload can
+    /// not be continued.
     Disk {
         /// What was being done.
         operation: &'static str,
@@ -350,11 +353,15 @@ where
             let durable = self.durable.clone();
             return Err(Written::NoSpace { durable, error });
         }
-        self.ledger.abort(grant).await;
+        // So it is while the storage is away: it may come back, with what it acknowledged.
+        let ended = !is_away(&error);
+        if ended {
+            self.ledger.abort(grant).await;
+        }
         Err(Written::Disk {
             operation: "sync",
             error,
-            ended: true,
+            ended,
         })
     }
 
@@ -445,6 +452,11 @@ where
         }
         self.fresh.retain(|extent| !extent.is_empty());
     }
+}
+
+/// `ESTALE` and its like: what is not on record may be lost, and the upload can go on from there.
+pub fn is_away(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(problem::is_away)
 }
 
 /// ENOSPC and EDQUOT: the operator or the user can mend it, the upload can go on.

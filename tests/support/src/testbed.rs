@@ -4,6 +4,33 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// Names the mount point to a test that runs again inside a guest.
+const INSIDE: &str = "STORAGE_TEST_INSIDE";
+
+/// Runs `test` on the file system of `<tests>/testbeds/<bed>.sh`. Where it is mounted in a guest,
+/// this program runs again there, with nothing but the test `name`, which calls this.
+///
+/// # Panics
+/// When the test does.
+#[track_caller]
+pub fn on(tests: &Path, bed: &str, settings: &[(&str, &str)], name: &str, test: impl Fn(&Path)) {
+    if let Some(mount) = std::env::var_os(INSIDE) {
+        return test(Path::new(&mount));
+    }
+    let bed = match Testbed::up(tests, bed, settings) {
+        Ok(bed) => bed,
+        Err(reason) => return crate::skip(reason),
+    };
+    if bed.mount().exists() {
+        return test(bed.mount());
+    }
+    let program = std::env::current_exe().expect("this test");
+    let mount = bed.mount().to_str().expect("a plain path");
+    let args = [name, "--exact", "--nocapture"];
+    let ended = bed.exec(&program, &args, &[(INSIDE, mount)]);
+    ended.unwrap_or_else(|why| panic!("in the guest: {why}"));
+}
+
 /// A mounted file system.
 #[derive(Debug)]
 pub struct Testbed {

@@ -4,6 +4,8 @@ use proxy_core::id::SessionId;
 use proxy_core::relpath::RelPath;
 use proxy_volume::{Prepared, VolumeError};
 
+use proxy_simulators::{Fault, What};
+
 use crate::bed::{Bed, KIB, Scene, scope, write};
 use crate::beds;
 
@@ -65,5 +67,33 @@ fn an_empty_scope_is_removed_with_its_limit() {
         scene.create_scope(None).unwrap();
         let quota = scene.describe().unwrap().unwrap();
         assert_eq!(quota.limit_bytes, None, "{backend}: nothing is left of it");
+    }
+}
+
+#[test]
+fn a_limit_that_the_system_takes_for_wrong_is_told_as_such() {
+    for make in BEDS.iter().chain(&[beds::netapp as fn() -> Bed]) {
+        let scene = Scene::new(make());
+        let backend = scene.bed.backend;
+        scene.create_scope(Some(100 * KIB)).unwrap();
+        let change = || scene.run(scene.volume.update_scope(scope(), 200 * KIB));
+        for method in ["PATCH", "PUT", "POST"] {
+            let refusal = Fault::new(What::Status(400)).on(method, "quota");
+            scene.bed.sim.inject(refusal.always());
+        }
+        let refused = change();
+        assert!(
+            matches!(refused, Err(VolumeError::LimitRefused(_))),
+            "{backend}: {refused:?}"
+        );
+        let answer = refused.unwrap_err().answer();
+        let told = String::from_utf8(answer.body).unwrap();
+        assert_eq!(
+            (answer.status, told.as_str()),
+            (400, r#"{"msg":"Invalid quota config option"}"#),
+            "{backend}"
+        );
+        scene.bed.sim.heal();
+        assert_eq!(change(), Ok(()), "{backend}");
     }
 }

@@ -8,13 +8,14 @@ use proxy_core::token::UploadClaims;
 use proxy_core::units::{ByteLen, Offset};
 use proxy_transfer::PeerError;
 use proxy_transfer::ledger::LedgerError;
-use proxy_transfer::write::Written;
+use proxy_transfer::write::{Written, is_away};
 use proxy_wire::response::ResponseHead;
 use proxy_wire::{date, part, tus};
 use serde_json::{Map, Value, json};
 
 use super::Request;
 use crate::bridge::Refusal;
+use crate::download::storage_away;
 use crate::reply::{Content, Reply};
 
 pub(super) fn session_not_found() -> Reply {
@@ -47,6 +48,16 @@ pub(super) const EDQUOT: i32 = 122;
 /// the offset that HEAD tells. File systems say the one or the other as they like: the numbers
 /// decide, where there are any.
 pub(super) fn no_space(errno: i32, room: Option<Room>, durable: Option<Offset>) -> Reply {
+    no_room_for(None, errno, room, durable)
+}
+
+/// As [`no_space`], where it is known how many bytes more were wanted.
+pub(super) fn no_room_for(
+    bytes: Option<u64>,
+    errno: i32,
+    room: Option<Room>,
+    durable: Option<Offset>,
+) -> Reply {
     let ended = room.and_then(|room| room.ends_with_quota());
     let quota = ended.or_else(|| room?.quota.filter(|_| errno == EDQUOT));
     let by_quota = errno == EDQUOT || quota.is_some();
@@ -61,6 +72,10 @@ pub(super) fn no_space(errno: i32, room: Option<Room>, durable: Option<Offset>) 
             text = format!("quota exceeded: {used} of {limit} bytes used");
             data.insert("used_bytes".to_owned(), used.into());
             data.insert("limit_bytes".to_owned(), limit.into());
+        }
+        if let Some(bytes) = bytes {
+            text.push_str(&format!(", {bytes} more needed"));
+            data.insert("needed_bytes".to_owned(), bytes.into());
         }
         Problem::new(Kind::QuotaExceeded).msg(text + "; continue when there is room again")
     } else {
@@ -224,6 +239,9 @@ pub(super) fn settled(
         } => {
             request.log(WHAT_ENDED[usize::from(ended)], &error);
             let text = format!("{operation}: {error}");
+            if is_away(&error) {
+                return Err(storage_away(&text));
+            }
             Err(Problem::new(Kind::StorageProxy).msg(text).into())
         }
         Written::Ledger(LedgerError::NotFound) => Err(session_not_found()),

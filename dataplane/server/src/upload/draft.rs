@@ -71,6 +71,7 @@ pub(super) async fn patch(
     let is_complete = is_complete.and_then(draft::parse_bool);
     let is_complete = is_complete.ok_or_else(|| bad("Upload-Complete is missing".to_owned()))?;
     check_lengths(request, head, offset, is_complete, body)?;
+    request.fits(body.remaining(), offset).await?;
     append(request, head, offset, is_complete, body).await
 }
 

@@ -282,11 +282,13 @@ fn is_published(
 
 /// Whether the file has blocks for `size` bytes.
 fn is_laid_out(file: impl AsFd, size: u64) -> bool {
-    let Ok(stat) = rustix::fs::fstat(file) else {
-        return false;
-    };
-    let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
-    size <= blocks.saturating_mul(512)
+    size <= allocated_bytes(file)
+}
+
+/// Bytes of the blocks that a file has.
+pub(super) fn allocated_bytes(file: impl AsFd) -> u64 {
+    let blocks = rustix::fs::fstat(file).map_or(0, |stat| stat.st_blocks);
+    u64::try_from(blocks).unwrap_or(0).saturating_mul(512)
 }
 
 /// Cuts the file to `size` if it is longer, durably.

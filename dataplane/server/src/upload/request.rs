@@ -11,9 +11,12 @@ use proxy_core::units::Offset;
 use proxy_wire::head::RequestHead;
 use proxy_wire::query::UploadParams;
 
-use super::answer::{EDQUOT, invalid_target, is_full, no_space, refused_claim, session_not_found};
+use super::answer::{
+    EDQUOT, invalid_target, is_full, no_room_for, no_space, refused_claim, session_not_found,
+};
+use super::ledger;
 use crate::bridge::Known;
-use crate::download::{bad_token, busy, unavailable, volume};
+use crate::download::{bad_token, busy, storage_away, unavailable, volume};
 use crate::names;
 use crate::reply::Reply;
 use crate::route;
@@ -91,10 +94,16 @@ impl<'r> Request<'r> {
         if known.as_ref().is_some_and(|known| known.finished.is_some()) {
             return Ok(known);
         }
+        let durable = known.as_ref().map_or(0, |known| known.durable.prefix());
+        self.has_room(durable).await?;
         let session = self.claims.session;
-        let begun = self.on_folder(move |folder| match staging::create(folder, &session) {
-            Err(AnchorError::Os { errno: 17, .. }) => Ok(()),
-            created => created.map(drop),
+        let target = self.target.clone();
+        let begun = self.on_folder(move |folder| {
+            staging::check_target(folder, &target)?;
+            match staging::create(folder, &session) {
+                Err(AnchorError::Os { errno: 17, .. }) => Ok(()),
+                created => created.map(drop),
+            }
         });
         self.told(begun.await?).await.map(|()| known)
     }
@@ -124,13 +133,35 @@ impl<'r> Request<'r> {
     /// Refuses a body that the quota has no room for, where the file system would take it and
     /// complain later, or never.
     pub(super) async fn fits(&self, body: Option<u64>, at: Offset) -> Result<(), Reply> {
-        let Some(bytes) = body.filter(|bytes| *bytes > 0 && self.volume.late_quota) else {
+        // Of a body that does not say how long it is, a byte is known.
+        let bytes = body.unwrap_or(1);
+        if bytes == 0 || !self.volume.late_quota {
             return Ok(());
-        };
+        }
         match self.room().await {
             Some(room) if room.refuses(bytes).is_some() => {
-                Err(no_space(EDQUOT, Some(room), Some(at)))
+                Err(no_room_for(Some(bytes), EDQUOT, Some(room), Some(at)))
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses an upload whose missing bytes the quota has no room for, before any of them is
+    /// taken. `durable` bytes are there; what is laid out for others is charged already.
+    async fn has_room(&self, durable: u64) -> Result<(), Reply> {
+        let (session, size) = (self.claims.session, self.size().get());
+        let missing = self.on_folder(move |folder| {
+            let staged = staging::open(folder, &session).ok();
+            let held = staged.map_or(0, |staged| ledger::allocated_bytes(&staged.fd));
+            let missing = size.saturating_sub(held.max(durable));
+            Ok((missing, folder.room()?))
+        });
+        match missing.await? {
+            Ok((missing, room)) if room.refuses(missing).is_some() => {
+                let at = Offset::new(durable);
+                Err(no_room_for(Some(missing), EDQUOT, Some(room), Some(at)))
+            }
+            // What cannot be known now is told when the bytes are written.
             _ => Ok(()),
         }
     }
@@ -162,6 +193,8 @@ impl<'r> Request<'r> {
     pub(super) fn refused(&self, error: &AnchorError) -> Reply {
         match error {
             AnchorError::VFolderMissing => session_not_found(),
+            // Somebody removed the staging file, perhaps on another host.
+            _ if error.is_not_found() && ledger::is_about_staging(error) => session_not_found(),
             AnchorError::Escapes | AnchorError::Reserved | AnchorError::InvalidName => {
                 invalid_target(&self.claims, &error.to_string())
             }
@@ -175,7 +208,17 @@ impl<'r> Request<'r> {
                 let text = format!("the file can not get its name: {error}");
                 Problem::new(Kind::TargetConflict).msg(text).into()
             }
+            // EXDEV: known only now where the file system does not tell such directories apart.
+            AnchorError::Os { errno: 18, .. } => {
+                let text = "the file can not get its name: that directory has a quota of its own, \
+                            or is another file system; upload to another place, and move it";
+                Problem::new(Kind::TargetConflict).msg(text).into()
+            }
             AnchorError::Os { errno, .. } if is_full(*errno) => no_space(*errno, None, None),
+            AnchorError::Os { errno, .. } if problem::is_away(*errno) => {
+                self.log("a name can not be used", error);
+                storage_away(&error.to_string())
+            }
             AnchorError::Os {
                 errno: 1 | 13 | 30, ..
             } => Reply::from(problem::text(403, &format!("403: {error}"))),
