@@ -94,7 +94,8 @@ const TABLE: &[Row] = &[
         down: EXTERNAL,
     },
     Row {
-        backend: "gpfs",
+        // Another name of `gpfs`.
+        backend: "spectrumscale",
         at: ("gpfs_endpoint", "", "gpfs_ca_file"),
         options: "gpfs_username = \"csiadmin\"\ngpfs_password = \"scale-1234\"\n\
                   gpfs_fs_name = \"fs1\"\ngpfs_fileset_prefix = \"\"\n",
@@ -150,7 +151,7 @@ fn simulator(backend: &str, home: &Path) -> Box<dyn Running> {
             Box::new(Simulator::start(vendor, home))
         }
         "dellemc-onefs" => Box::new(Simulator::start(onefs::OneFs::new(&mount), home)),
-        "gpfs" => Box::new(Simulator::start(gpfs::Gpfs::new(&mount), home)),
+        "spectrumscale" => Box::new(Simulator::start(gpfs::Gpfs::new(&mount), home)),
         "weka" => Box::new(Simulator::start(weka::Weka::new(&mount), home)),
         "vast" => Box::new(Simulator::start(vast::Vast::new(&mount), home)),
         "hammerspace" => {
@@ -304,7 +305,9 @@ impl Bed {
         self.good("POST", "/folder/file/list", listed);
         let request = self.server.manager_request("GET", "/volumes");
         let volumes = request.send(self.server.manager()).expect(200).json();
-        assert_eq!(volumes["volumes"].as_array().map(Vec::len), Some(2));
+        let listed = volumes["volumes"].as_array().unwrap();
+        let backends: Vec<_> = listed.iter().map(|one| one["backend"].as_str()).collect();
+        assert_eq!(backends, [Some(backend), Some("vfs")], "as configured");
     }
 
     fn check_back(&mut self) {
@@ -316,7 +319,8 @@ impl Bed {
         });
         self.check_numbers();
         let page = self.server.metrics();
-        let of = format!("backend=\"{}\"", self.row.backend);
+        let kind = self.row.backend.replace("spectrumscale", "gpfs");
+        let of = format!("backend=\"{kind}\"");
         for name in [
             "up",
             "requests_total",
@@ -383,7 +387,7 @@ fn onefs_is_served() {
 
 #[test]
 fn gpfs_is_served() {
-    check("gpfs");
+    check("spectrumscale");
 }
 
 #[test]
@@ -399,4 +403,26 @@ fn vast_is_served() {
 #[test]
 fn hammerspace_is_served() {
     check("hammerspace");
+}
+
+#[test]
+fn a_share_of_unknown_size_says_so() {
+    let server = Server::start_with(
+        PROGRAM,
+        Settings {
+            volume: Some(("hammerspace-base", TempDir::new().unwrap().keep())),
+            ..Settings::default()
+        },
+    );
+    let body = json!({ "volume": VOLUME });
+    let usage = server.ask("GET", "/folder/fs-usage", &body).expect(200);
+    let unknown = json!({"capacity_bytes": -1, "used_bytes": -1});
+    assert_eq!(usage.json(), unknown);
+    let info = server.ask("GET", "/volume/hwinfo", &body).expect(200);
+    let healthy = json!({"status": "healthy", "status_info": null, "metadata": {}});
+    assert_eq!(info.json(), healthy);
+    let _ = server
+        .ask("GET", "/volume/performance-metric", &body)
+        .expect(400);
+    let _ = std::fs::remove_dir_all(server.volume(VOLUME));
 }

@@ -177,6 +177,8 @@ impl VendorError {
             ("Weka", Malformed) => Class::WekaInvalidBody,
             ("Weka", Refused | Forbidden | Conflict | JobFailed) => Class::WekaAPI,
             ("Weka", Failed) => Class::WekaInternal,
+            // It is the limit that is refused.
+            ("VAST", Refused) if self.operation.ends_with(" quota") => Class::InvalidQuotaConfig,
             ("Hammerspace", Unauthorized) => Class::HammerspaceUnauthorized,
             ("Hammerspace", NotFound) => Class::HammerspaceShareNotFound,
             _ => Class::ExternalStorageService,
@@ -275,6 +277,9 @@ mod tests {
         check("FlashBlade", none, metric, 404, "storage/metric-not-found");
         check("Weka", none, metric, 500, "storage/weka/no-metric");
         check("Weka", none, "read quota", 500, "storage/weka/not-found");
+        let config = "storage/quota/config/invalid";
+        check("VAST", Cause::Refused, "change quota", 400, config);
+        check("VAST", Cause::Refused, "create snapshot", 500, external);
         let share = "hammerspace-share-not-found";
         check("Hammerspace", none, "read share", 404, share);
     }

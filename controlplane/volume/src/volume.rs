@@ -66,6 +66,11 @@ impl Volume {
         self.backend.kind()
     }
 
+    /// The `backend` of the configuration, which may be another name of the kind.
+    pub fn backend(&self) -> &str {
+        &self.spec.backend
+    }
+
     /// The mount point as configured.
     pub fn path(&self) -> &Path {
         &self.spec.path

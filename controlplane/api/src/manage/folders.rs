@@ -186,14 +186,18 @@ pub(crate) async fn used_bytes(mut call: Call) -> Outcome {
     ))
 }
 
-/// `GET /folder/fs-usage`: of the whole volume; 0 where a backend cannot know.
+/// `GET /folder/fs-usage`: of the whole volume; -1 where a backend cannot know.
 pub(crate) async fn fs_usage(mut call: Call) -> Outcome {
     let volume = volume_name(call.parameters().await?)?;
     let usage = call.state.volumes.find(&volume)?.fs_usage().await?;
     reply::ok(&json!({
-        "capacity_bytes": usage.capacity_bytes.unwrap_or(0),
-        "used_bytes": usage.used_bytes.unwrap_or(0),
+        "capacity_bytes": known(usage.capacity_bytes),
+        "used_bytes": known(usage.used_bytes),
     }))
+}
+
+fn known(bytes: Option<u64>) -> Value {
+    bytes.map_or_else(|| json!(-1), Value::from)
 }
 
 fn folder_of(mut fields: Checked) -> Result<(String, VFolderId), Failure> {

@@ -27,7 +27,7 @@ pub(crate) async fn list(call: Call) -> Outcome {
                 .collect();
             json!({
                 "name": volume.name(),
-                "backend": volume.kind().wire(),
+                "backend": volume.backend(),
                 "path": volume.path().to_string_lossy(),
                 "fsprefix": volume.fsprefix(),
                 "capabilities": capabilities,

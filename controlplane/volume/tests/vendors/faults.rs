@@ -233,6 +233,23 @@ pub fn late_jobs(scene: &mut Scene) {
     scene.settles(|quota| quota.limit_bytes == Some(MIB));
 }
 
+pub fn endless_job(scene: &mut Scene) {
+    let options = &mut scene.bed.options;
+    options.insert("api_job_timeout".to_owned(), json!(0.3));
+    scene.restart();
+    let Some(jobs) = scene.bed.sim.jobs() else {
+        return;
+    };
+    jobs.never_end_next();
+    let begin = Instant::now();
+    let error = vendor_error(scene.create_scope(Some(MIB)));
+    assert_eq!(error.cause, Cause::Late, "{error}");
+    assert!(error.cause.may_retry() && begin.elapsed() < Duration::from_secs(20));
+    // Its work was never done: a second try does it.
+    scene.create_scope(Some(MIB)).unwrap();
+    scene.settles(|quota| quota.limit_bytes == Some(MIB));
+}
+
 pub fn failed_job(scene: &mut Scene) {
     let Some(jobs) = scene.bed.sim.jobs() else {
         return;

@@ -76,6 +76,7 @@ const OVER_THE_WIRE: &[Scenario] = &[
     ("throttling is obeyed", faults::throttled),
     ("sessions expire unnoticed", faults::expired),
     ("late jobs are waited for", faults::late_jobs),
+    ("a job without end is given up", faults::endless_job),
     (
         "failed jobs are told, and can be repeated",
         faults::failed_job,
