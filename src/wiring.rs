@@ -6,6 +6,7 @@
 mod collect;
 mod counters;
 pub mod dependencies;
+mod expiry;
 mod figures;
 mod fleet;
 mod inspect;
@@ -127,6 +128,7 @@ pub async fn run(
         manager_router(api.clone()),
         certificates.manager.clone(),
     );
+    api.metrics.add_source(Box::new(certificates.clone()));
     background.spawn(certificates.follow());
     let internal = (listeners.internal, internal_router(api), None);
     let (end_planes, end) = watch::channel(false);

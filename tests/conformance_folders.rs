@@ -303,6 +303,68 @@ const FOLDERS: &[Row] = &[
     ),
 ];
 
+/// Calls of ours, with the grammar of the others.
+const TASKS: &[Row] = &[
+    row("ours", "GET /task", "{}", Want::Fields(&["bgtask_id"])),
+    row(
+        "ours",
+        "GET /task",
+        r#"{"bgtask_id":null}"#,
+        Want::Fields(&["bgtask_id"]),
+    ),
+    row(
+        "ours",
+        "GET /task",
+        r#"{"bgtask_id":5}"#,
+        Want::Fields(&["bgtask_id"]),
+    ),
+    row(
+        "ours",
+        "GET /task",
+        r#"{"bgtask_id":""}"#,
+        Want::Fields(&["bgtask_id"]),
+    ),
+    row(
+        "ours",
+        "GET /task",
+        r#"{"bgtask_id":"../x"}"#,
+        Want::Fields(&["bgtask_id"]),
+    ),
+    row(
+        "ours",
+        "GET /task",
+        r#"{"bgtask_id":"0af76519-16cd-43dd-8448-eb211c80319"}"#,
+        Want::Fields(&["bgtask_id"]),
+    ),
+    row("ours", "GET /task", "[]", Want::NotDict),
+    row(
+        "ours",
+        "GET /task",
+        r#"{"bgtask_id":"0af76519-16cd-43dd-8448-eb211c80319c"}"#,
+        Want::Refused(404),
+    ),
+    row(
+        "ours",
+        "POST /task/cancel",
+        r#"{"bgtask_id":"nonsense"}"#,
+        Want::Fields(&["bgtask_id"]),
+    ),
+    row(
+        "ours",
+        "POST /task/cancel",
+        r#"{"bgtask_id":"0af76519-16cd-43dd-8448-eb211c80319c"}"#,
+        Want::Refused(404),
+    ),
+];
+
+/// docs/semantics.md#fleet-tasks
+#[test]
+fn tasks_are_asked_for_by_identifiers_only() {
+    let server = Server::start(PROGRAM);
+    check(&server, "tasks", TASKS);
+    server.finish();
+}
+
 #[test]
 fn quota_scopes_follow_the_contract() {
     let server = Server::start(PROGRAM);

@@ -5,7 +5,7 @@
 //! upstream: `docs/semantics.md#status`.
 
 use proxy_testkit::table::{Report, Row, Want, answers, check, row};
-use proxy_testkit::{Request, Response, Server, problem};
+use proxy_testkit::{Request, Response, Server, Settings, problem};
 use serde_json::json;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
@@ -283,7 +283,11 @@ const SERIES: &[(&str, &[&str])] = &[
 
 #[test]
 fn metrics_keep_the_names_of_upstream_and_a_closed_set_of_endpoints() {
-    let server = Server::start(PROGRAM);
+    let settings = Settings {
+        tables: "[server]\nmetrics-endpoints = \"routes\"\n".to_owned(),
+        ..Settings::default()
+    };
+    let server = Server::start_with(PROGRAM, settings);
     let folder = proxy_testkit::Folder::full(&server);
     let other = proxy_testkit::Folder::unmade(&server);
     for vfid in [&folder.vfid, &other.vfid] {

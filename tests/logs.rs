@@ -107,6 +107,61 @@ fn is_upload(record: &Value, prefix: &str) -> bool {
     record[format!("{prefix}operation")] == "upload" && !record[format!("{prefix}bytes")].is_null()
 }
 
+/// docs/operations.md, the access log.
+#[test]
+fn the_access_log_has_a_line_for_every_request_where_it_is_asked_for() {
+    for is_asked in [true, false] {
+        let levels = match is_asked {
+            true => {
+                "[logging.console]\nformat = \"json\"\n[logging.pkg-ns]\n\
+                     \"aiohttp.access\" = \"INFO\"\n"
+            }
+            false => "[logging.console]\nformat = \"json\"\n",
+        };
+        let mut server = start("INFO", "\"console\"", levels);
+        let folder = Folder::empty(&server);
+        let secrets = work(&server, &folder);
+        let _ = Request::new("GET", "/").send(server.client()).expect(200);
+        server.stop();
+        let log = server.log();
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines: Vec<Value> = lines
+            .filter(|line| line["name"] == "aiohttp.access")
+            .collect();
+        let mut seen: Vec<String> = lines
+            .iter()
+            .map(|line| {
+                for number in ["bytes", "duration_ms", "status"] {
+                    assert!(line[number].is_u64(), "{number} of {line}");
+                }
+                format!("{} {} {}", line["method"], line["endpoint"], line["status"])
+            })
+            .collect();
+        seen.sort();
+        let want = [
+            r#""GET" "/" 200"#,
+            r#""GET" "/download" 200"#,
+            r#""GET" "/download" 400"#,
+            r#""GET" "/volumes" 403"#,
+            r#""PATCH" "/upload" 204"#,
+            r#""POST" "/folder/file/list" 200"#,
+            r#""POST" "/folder/file/list" 400"#,
+            r#""POST" "/folder/file/upload" 200"#,
+        ];
+        let want = if is_asked { &want[..] } else { &[] };
+        assert_eq!(seen, want, "{log}");
+        let mut sizes = lines.iter().filter(|line| line["endpoint"] == "/download");
+        assert!(sizes.all(|line| line["status"] != 200 || Some(3000) <= line["bytes"].as_u64()));
+        let named = lines.iter().filter(|line| line["request_id"] == REQUEST_ID);
+        assert_eq!(named.count(), if is_asked { 4 } else { 0 }, "{log}");
+        for secret in secrets {
+            assert!(!log.contains(&secret), "{secret} in\n{log}");
+        }
+    }
+}
+
 #[test]
 fn the_file_has_json_with_the_fields_of_storage_operations() {
     let dir = tempfile::tempdir().expect("a directory");

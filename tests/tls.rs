@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use proxy_testkit::data::Pattern;
 use proxy_testkit::http::IO_BOUND;
+use proxy_testkit::server::gauge;
 use proxy_testkit::tus::Upload;
 use proxy_testkit::{Connection, Folder, Request, Server, Settings, skip, wait};
 use rustix::process::Signal;
@@ -371,6 +372,28 @@ fn certificates_are_exchanged_without_a_restart() {
     );
     drop(kept);
     server.assert_at_rest();
+}
+
+/// Operators are warned before clients are refused.
+#[test]
+fn the_end_of_a_certificate_is_a_metric() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certificate(dir.path());
+    let server = server(dir.path(), "");
+    let end = |server: &Server| gauge(&server.metrics(), "certificate_expiry_timestamp_seconds");
+    // 4096-01-01, the default of the library that made it.
+    assert_eq!(end(&server), Some(67_090_118_400.0));
+    let mut made = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    made.not_after = rcgen::date_time_ymd(2031, 2, 3);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let made = made.self_signed(&key).expect("a certificate");
+    std::fs::write(dir.path().join("cert.pem"), made.pem()).expect("written");
+    std::fs::write(dir.path().join("key.pem"), key.serialize_pem()).expect("written");
+    server.signal(Signal::HUP);
+    wait::until("the new end", Duration::from_secs(20), || {
+        (end(&server) == Some(1_927_843_200.0)).then_some(())
+    });
+    server.finish();
 }
 
 /// The same trust without the sessions that were kept: a full handshake shows the certificate.

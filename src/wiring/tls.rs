@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use proxy_api::metrics::{Sample, Source, row};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
@@ -14,6 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::failure::Failure;
 use crate::settings::{Settings, TlsFiles};
 
+use super::expiry;
+
 /// Sessions that are remembered for clients of TLS 1.2 that take no tickets.
 const SESSIONS_MAX: usize = 4096;
 
@@ -24,8 +27,8 @@ pub struct Certificates {
     pub client: Option<Arc<ServerConfig>>,
     /// Of the manager port.
     pub manager: Option<Arc<ServerConfig>>,
-    /// What [`Certificates::follow`] reads again.
-    current: Vec<(TlsFiles, Arc<Current>)>,
+    /// What [`Certificates::follow`] reads again, by the port that shows it.
+    current: Vec<(&'static str, TlsFiles, Arc<Current>)>,
 }
 
 /// The certificate that new handshakes show.
@@ -45,10 +48,10 @@ impl Certificates {
     /// A file is not what it should be, or key and certificate do not belong together.
     pub fn read(settings: &Settings) -> Result<Self, Failure> {
         let mut current = Vec::new();
-        let mut server = |files: Option<&TlsFiles>, protocols: &[&str]| {
+        let mut server = |port, files: Option<&TlsFiles>, protocols: &[&str]| {
             let Some(files) = files else { return Ok(None) };
             let shown = Arc::new(Current(ArcSwap::from_pointee(certificate(files)?)));
-            current.push((files.clone(), Arc::clone(&shown)));
+            current.push((port, files.clone(), Arc::clone(&shown)));
             config(settings, shown, protocols).map(Some)
         };
         let protocols: &[&str] = if settings.limits.http2 {
@@ -56,8 +59,8 @@ impl Certificates {
         } else {
             &["http/1.1"]
         };
-        let client = server(settings.client_tls.as_ref(), protocols)?;
-        let manager = server(settings.manager_tls.as_ref(), &["http/1.1"])?;
+        let client = server("client", settings.client_tls.as_ref(), protocols)?;
+        let manager = server("manager", settings.manager_tls.as_ref(), &["http/1.1"])?;
         Ok(Self {
             client,
             manager,
@@ -76,7 +79,7 @@ impl Certificates {
             }
         };
         while hangups.recv().await.is_some() {
-            for (files, shown) in &self.current {
+            for (_, files, shown) in &self.current {
                 let cert = files.cert.display();
                 match certificate(files) {
                     Ok(fresh) => {
@@ -87,6 +90,25 @@ impl Certificates {
                 }
             }
         }
+    }
+}
+
+/// When certificates end, for the metrics page.
+impl Source for Certificates {
+    fn samples(&self) -> Vec<Sample> {
+        let end = |(port, _, shown): &(&'static str, TlsFiles, Arc<Current>)| {
+            let chain = &shown.0.load().cert;
+            let first = chain
+                .iter()
+                .filter_map(|one| expiry::not_after(one))
+                .min()?;
+            Some(Sample::number(
+                &row::CERTIFICATE_EXPIRY,
+                &[port],
+                first as f64,
+            ))
+        };
+        self.current.iter().filter_map(end).collect()
     }
 }
 

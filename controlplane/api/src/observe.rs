@@ -6,6 +6,8 @@
 //! - No query string, no token, no header value of a client is logged, except a request
 //!   identifier of harmless characters.
 //! - Levels by who must act: ERROR a defect of ours, WARN the operator or a backend, INFO nobody.
+//! - The access log has a line for every request, under the logger name that it has in the
+//!   original, which is off unless `logging.pkg-ns` names it.
 //!
 //! Source: contract 1.3, 7.2; logging A6, A8, A9.
 
@@ -135,18 +137,19 @@ pub(crate) async fn request(
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let status = response.status().as_u16();
-    if response.body().size_hint().exact().is_some() {
-        story.end(status, &verdict);
+    if let Some(bytes) = response.body().size_hint().exact() {
+        story.end(status, &verdict, bytes);
         return response;
     }
-    let ended = Some((story, status, verdict));
-    response.map(|body| Body::new(Told { body, ended }))
+    let (ended, sent) = (Some((story, status, verdict)), 0);
+    response.map(|body| Body::new(Told { body, ended, sent }))
 }
 
 /// A body of unknown length: the request ends with it, or when its client leaves.
 struct Told {
     body: Body,
     ended: Option<(Story, u16, Verdict)>,
+    sent: u64,
 }
 
 impl hyper::body::Body for Told {
@@ -157,7 +160,11 @@ impl hyper::body::Body for Told {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        std::pin::pin!(self.body.frame()).poll(cx)
+        let polled = std::pin::pin!(self.body.frame()).poll(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -172,13 +179,13 @@ impl hyper::body::Body for Told {
 impl Drop for Told {
     fn drop(&mut self) {
         if let Some((story, status, verdict)) = self.ended.take() {
-            story.end(status, &verdict);
+            story.end(status, &verdict, self.sent);
         }
     }
 }
 
 impl Story {
-    fn end(&self, status: u16, verdict: &Verdict) {
+    fn end(&self, status: u16, verdict: &Verdict, bytes: u64) {
         let duration = self.started.elapsed();
         self.state.metrics.answered(&metrics::Request {
             endpoint: &self.endpoint,
@@ -195,12 +202,23 @@ impl Story {
             work.done(self.operation, of, success, duration);
         }
         self.span.in_scope(|| {
+            self.accessed(status, bytes, duration);
             if status >= 400 {
                 report(&self.endpoint, self.method, status, verdict, duration);
             } else if !self.operation.is_empty() {
                 self.told(&subject, status, duration);
             }
         });
+    }
+
+    /// One line of the access log; method, route and identifier are the span's.
+    fn accessed(&self, status: u16, bytes: u64, duration: Duration) {
+        let duration_ms = duration.as_millis() as u64;
+        let (method, endpoint) = (self.method, &self.endpoint);
+        tracing::info!(
+            target: "aiohttp::access",
+            status, bytes, duration_ms, "{method} {endpoint} {status}"
+        );
     }
 
     /// The line that operators of the original look for.

@@ -4,12 +4,14 @@
 //! Laws
 //! - No query, no token and no path of a client is told; an identifier only when it is harmless.
 //! - Small downloads are told at DEBUG: a line costs more than they do.
+//! - The access log has a line for every request, under the logger name that it has in the
+//!   original, which is off unless `logging.pkg-ns` names it.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proxy_core::id::VFolderId;
 use proxy_core::units::MIB;
@@ -137,6 +139,7 @@ impl Story {
     pub(crate) fn end(self, head: &RequestHead, facts: &Facts, bytes: [u64; 2], is_whole: bool) {
         let (took, metrics) = (self.begun.elapsed(), &self.thread.setup.metrics);
         let status = facts.key.status;
+        accessed(head, facts, bytes, took);
         let operation = match self.operation {
             Some(Operation::Download) if facts.is_archive => Some(Operation::Archive),
             other => other,
@@ -206,6 +209,27 @@ fn operation(head: &RequestHead) -> Option<Operation> {
         ("/upload", Method::Patch | Method::Put | Method::Post) => Some(Operation::Upload),
         _ => None,
     }
+}
+
+/// One line of the access log.
+fn accessed(head: &RequestHead, facts: &Facts, [received, sent]: [u64; 2], took: Duration) {
+    let Key {
+        method,
+        endpoint,
+        status,
+        ..
+    } = facts.key;
+    tracing::info!(
+        target: "aiohttp::access",
+        peer = facts.peer.map(tracing::field::display),
+        method,
+        endpoint,
+        status,
+        bytes = received + sent,
+        duration_ms = took.as_millis() as u64,
+        request_id = request_id(head),
+        "{method} {endpoint} {status}"
+    );
 }
 
 fn refused(head: &RequestHead, facts: &Facts, operation: &'static str) {

@@ -205,6 +205,9 @@ Stable {
         "Writers that found their lease in Redis gone";
     FLEET_SERVERS: gauge "storage_proxy_fleet_servers" [] "servers",
         "Servers that share upload sessions and hear each other";
+    CERTIFICATE_EXPIRY: gauge "storage_proxy_certificate_expiry_timestamp_seconds" ["listener"]
+        "seconds since 1970",
+        "End of the first certificate to expire of the chain that a listener shows";
     LOG_RECORDS: counter "storage_proxy_log_records_total" ["result" "sink"] "records",
         "Log records by where they went and what became of them: written or dropped";
     CONNECTIONS: gauge "storage_proxy_connections" [] "connections",
@@ -317,14 +320,16 @@ original know these. The queries of the specification use names of operations in
 
 | value | what is counted | where sums over all endpoints are true |
 |---|---|---|
-| `both` | every request under its route, and again under its operation | with \
-`endpoint!~\"/vfolder/.*\"` |
 | `operations` | every request once: under its operation if it has one, else under its route | \
 everywhere |
 | `routes` | every request once, under its route | everywhere |
+| `both` | every request under its route, and again under its operation | with \
+`endpoint!~\"/vfolder/.*\"` |
 
-The default is `both`: no dashboard is empty, and shares such as error rates hold as they are. A \
-site that uses the queries of the specification alone sets `operations`.
+The default is `operations`: every query of the specification answers, and every sum is true. A \
+site whose dashboards were made for the original sets `routes`; one that has both kinds sets \
+`both`, where shares such as error rates hold as they are, but sums over all endpoints count \
+twice unless they leave one kind out.
 
 | name | requests | status codes of its own |
 |---|---|---|

@@ -5,6 +5,7 @@ use super::*;
 #[test]
 fn the_page_has_the_originals_series() {
     let metrics = Metrics::new();
+    metrics.set_endpoints(Endpoints::Routes);
     for (endpoint, status, error) in [
         ("/folder/create", 204, ["", "", ""]),
         ("/folder/usage", 404, ["vfolder", "read", "not-found"]),

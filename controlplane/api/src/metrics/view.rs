@@ -5,13 +5,13 @@
 /// Which names of endpoints are on the page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Endpoints {
-    /// Every request under its route, and again under its operation.
+    /// Under its operation if it has one, else under its route.
     #[default]
-    Both,
+    Operations,
     /// Under its route.
     Routes,
-    /// Under its operation if it has one, else under its route.
-    Operations,
+    /// Every request under its route, and again under its operation.
+    Both,
 }
 
 impl Endpoints {
@@ -19,8 +19,8 @@ impl Endpoints {
     pub fn parse(text: &str) -> Self {
         match text {
             "routes" => Self::Routes,
-            "operations" => Self::Operations,
-            _ => Self::Both,
+            "both" => Self::Both,
+            _ => Self::Operations,
         }
     }
 }

@@ -64,11 +64,11 @@ pub(super) const KEYS: &[Key] = &[
     .default("true"),
     Key::used(
         "server.metrics-endpoints",
-        Choice(&["both", "routes", "operations"]),
-        "Names of endpoints on the metrics page: the original's routes, the specification's \
-         operations, or each request under both. docs/metrics.md says what that means for sums.",
+        Choice(&["operations", "routes", "both"]),
+        "Names of endpoints on the metrics page: the specification's operations, the original's \
+         routes, or each request under both, so that sums count it twice: docs/metrics.md.",
     )
-    .default("\"both\""),
+    .default("\"operations\""),
     Key::used(
         "server.drain-timeout",
         Duration(0, DAY_S),
