@@ -6,46 +6,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
+use proxy_testkit::client::{self, Script};
 use proxy_testkit::etcd::Etcd;
 use proxy_testkit::redis::RedisServer;
-use proxy_testkit::server::{MANAGER_SECRET, VOLUME};
-use proxy_testkit::{Folder, Server, Settings, skip, wait};
+use proxy_testkit::{Server, Settings, skip};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
-/// The exit status by which setup.sh says that something cannot be had here.
-const UNAVAILABLE: i32 = 75;
-/// No client takes longer for all that its script asks of it.
-const CLIENT_BOUND: Duration = Duration::from_secs(240);
 
-fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
-}
-
-/// Makes a client's environment and gives what runs it, or the reason why there is none.
-///
-/// Environments lie under the build's own directory, so they survive between runs and go with
-/// `cargo clean`.
+/// As [`client::environment`], for this build.
 #[track_caller]
 fn environment(name: &str) -> Result<PathBuf, String> {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
-    let output = Command::new("bash")
-        .arg(scripts().join("setup.sh"))
-        .arg(name)
-        .arg(&dir)
-        .stdin(Stdio::null())
-        .output()
-        .expect("bash runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    match output.status.code() {
-        Some(0) => {
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            Ok(PathBuf::from(text.lines().last().unwrap_or_default()))
-        }
-        Some(UNAVAILABLE) => Err(said.lines().last().unwrap_or("no reason given").to_owned()),
-        _ => panic!("setup of {name}: {said}"),
-    }
+    client::environment(env!("CARGO_TARGET_TMPDIR"), name)
 }
 
 /// Runs a script against a server of its own.
@@ -58,41 +30,8 @@ fn run(program: &Path, script: &str, more: &[(&str, &Path)]) {
 
 /// Runs a script against a server.
 #[track_caller]
-#[allow(clippy::print_stdout)]
 fn run_against(server: &Server, program: &Path, script: &str, more: &[(&str, &Path)]) {
-    let folder = Folder::empty(server);
-    let scratch = tempfile::tempdir().expect("a directory");
-    let (out, err) = (scratch.path().join("stdout"), scratch.path().join("stderr"));
-    let file = |path: &Path| std::fs::File::create(path).expect("a file");
-    let mut child = Command::new(program)
-        .arg(scripts().join(script))
-        .current_dir(scratch.path())
-        .env("STORAGE_CLIENT", format!("http://{}", server.client()))
-        .env("STORAGE_MANAGER", format!("http://{}", server.manager()))
-        .env("STORAGE_SECRET", MANAGER_SECRET)
-        .env("STORAGE_VOLUME", VOLUME)
-        .env("STORAGE_VFID", &folder.vfid)
-        .env("STORAGE_FOLDER", &folder.path)
-        .env("STORAGE_SCRATCH", scratch.path())
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .envs(more.iter().copied())
-        .stdin(Stdio::null())
-        .stdout(file(&out))
-        .stderr(file(&err))
-        .spawn()
-        .expect("the client runs");
-    let status = wait::within(CLIENT_BOUND, || child.try_wait().expect("our own child"));
-    if status.is_none() {
-        child.kill().expect("our own child");
-        child.wait().expect("our own child");
-    }
-    let said = std::fs::read_to_string(&out).unwrap_or_default();
-    let wailed = std::fs::read_to_string(&err).unwrap_or_default();
-    let last = said.lines().last().unwrap_or_default().to_owned();
-    println!("{script}: {last}");
-    let good = status.is_some_and(|status| status.success());
-    assert!(good, "{script}: {status:?}\n{said}\n{wailed}");
-    assert!(last.ends_with(" passed, 0 failed"), "{script}: {last}");
+    Script::start(server, program, script, more).end();
 }
 
 #[test]

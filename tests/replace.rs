@@ -13,9 +13,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use proxy_testkit::client::{self, Script};
 use proxy_testkit::data::Pattern;
 use proxy_testkit::tus::{Upload, offset};
-use proxy_testkit::{Connection, Folder, Request, Server, wait};
+use proxy_testkit::{Connection, Folder, Request, Server, skip, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_storage-proxy");
@@ -222,6 +223,52 @@ fn nobody_notices_a_replacement() {
     assert!(!dir.join("state/runtime.json").exists());
 }
 
+/// What the clients of users do, in loops, while the server is replaced: no operation fails, since
+/// the SDK tries no upload again.
+#[test]
+fn real_clients_notice_nothing() {
+    for (environment, script) in [
+        ("backend-26.9.6", "use_sdk_replaced.py"),
+        ("backend-26.2.0", "use_sdk_replaced.py"),
+        ("tus", "use_tuspy_replaced.py"),
+        ("tus", "use_aiotusclient_replaced.py"),
+    ] {
+        let python = match client::environment(env!("CARGO_TARGET_TMPDIR"), environment) {
+            Ok(python) => python,
+            Err(reason) => {
+                skip(format_args!("{environment}: {reason}"));
+                continue;
+            }
+        };
+        let mut server = Server::start(PROGRAM);
+        let dir = server.dir().to_owned();
+        let go_on = dir.join("go-on");
+        std::fs::write(&go_on, "").unwrap();
+        let more = [("STORAGE_GO_ON", go_on.as_path())];
+        let mut script = Script::start(&server, &python, script, &more);
+        let begun = script.scratch().join("begun");
+        wait::until("the client has begun", BOUND, || {
+            assert!(script.is_at_work(), "{}", script.said());
+            begun.exists().then_some(())
+        });
+        let mut last = None;
+        for round in 0..ROUNDS {
+            let new = Successor::start(&dir);
+            if let Some(mut old) = last.replace(new) {
+                let old: &mut Successor = &mut old;
+                assert_eq!(old.end(), Some(0), "round {round}\n{}", log_of(&dir));
+            }
+            assert!(script.is_at_work(), "round {round}\n{}", script.said());
+        }
+        std::fs::remove_file(&go_on).unwrap();
+        script.end();
+        assert_eq!(server.await_end().code(), Some(0), "{}", server.log());
+        let mut last = last.unwrap();
+        last.signal(Signal::TERM);
+        assert_eq!(last.end(), Some(0));
+    }
+}
+
 #[test]
 fn without_a_server_it_is_a_start() {
     let mut server = Server::start(PROGRAM);
@@ -238,17 +285,27 @@ fn essential_work_is_done_soon_after_the_order_to_stop() {
     let upload = Upload::begin(&server, &folder, "file", 64 * MIB);
     let bytes = Pattern(5).bytes(0, 3 * MIB);
     let mut stalled = upload.begin_patch(0, 64 * MIB, &bytes).unwrap();
+    // One that speaks tus can be told how far it came.
+    let other = Upload::begin(&server, &folder, "other", 64 * MIB);
+    let mut told = Connection::open(server.client()).unwrap();
+    let head = other
+        .patch_request(0)
+        .header("Content-Length", &(64 * MIB).to_string());
+    told.write(&head.to_bytes()).unwrap();
+    told.write(&bytes).unwrap();
     server.signal(Signal::TERM);
     // The unit of the original kills after five seconds; the drain would take thirty.
     let begun = std::time::Instant::now();
     let answer = stalled.answer(false).unwrap();
     assert_eq!(answer.status, 409, "{answer}");
+    let answer = told.answer(false).unwrap();
+    assert_eq!((answer.status, offset(&answer)), (204, 3 * MIB), "{answer}");
     assert!(
         begun.elapsed() < Duration::from_secs(5),
         "{:?}",
         begun.elapsed()
     );
-    drop(stalled);
+    drop((stalled, told));
     assert!(server.await_end().success());
     server.restart();
     let head = Request::new("HEAD", &upload.target()).header("Tus-Resumable", "1.0.0");

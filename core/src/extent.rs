@@ -182,6 +182,16 @@ impl Want {
         Self::Append { at, end: u64::MAX }
     }
 
+    /// Nobody brings anything: whoever hears of this is to stop, and keeps all that came.
+    pub const fn nothing() -> Self {
+        Self::append(Some(Offset::new(u64::MAX)))
+    }
+
+    /// Whether it is [`Self::nothing`].
+    pub fn is_nothing(self) -> bool {
+        self == Self::nothing()
+    }
+
     /// To be the only one.
     pub const fn alone() -> Self {
         Self::append(None)

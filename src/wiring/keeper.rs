@@ -27,11 +27,11 @@ pub async fn serve(
 ) {
     while let Some(call) = calls.recv().await {
         let sessions = Arc::clone(&sessions);
-        if *ending.borrow() {
-            refuse(call);
-            continue;
-        }
         match call {
+            Call::Claim { reply, .. } if *ending.borrow() => {
+                // Clients come again, to whoever is there then.
+                let _ = reply.send(Err(Refusal::Closed));
+            }
             Call::Look { session, reply } => {
                 tokio::spawn(async move {
                     let found = sessions.look(session).await;
@@ -116,14 +116,6 @@ async fn claim(
     keep(sessions, *granted, want, incoming, (revoke, ending)).await;
 }
 
-/// The server is on its way out: clients come again.
-fn refuse(call: Call) {
-    match call {
-        Call::Look { reply, .. } => drop(reply.send(Err(Refusal::Closed))),
-        Call::Claim { reply, .. } => drop(reply.send(Err(Refusal::Closed))),
-    }
-}
-
 fn refused(error: ClaimError) -> Refusal {
     match error {
         ClaimError::Held => Refusal::Held,
@@ -169,8 +161,7 @@ async fn keep(
             _ = ending.wait_for(|ending| *ending), if revoke.is_some() => {
                 if let Some(revoke) = revoke.take() {
                     // Nobody else brings any of its bytes: all that came is kept.
-                    let nothing = Want::append(Some(Offset::new(u64::MAX)));
-                    let _ = revoke.send(nothing);
+                    let _ = revoke.send(Want::nothing());
                 }
                 continue;
             }

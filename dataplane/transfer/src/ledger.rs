@@ -39,6 +39,8 @@ pub enum LedgerError<E> {
     Held,
     /// A newer writer took over.
     Lost,
+    /// The server is on its way out, and begins nothing more.
+    Ending,
     /// Anything else, to be told as it is.
     Other(E),
 }

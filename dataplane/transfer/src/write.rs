@@ -70,6 +70,11 @@ pub enum Written<E> {
     },
     /// 460: the body is not what its checksum says. Nothing of it was kept.
     Checksum,
+    /// The server ends: what came is durable, and is to be continued elsewhere.
+    Paused {
+        /// Bytes that are durable.
+        durable: Extents,
+    },
     /// 507: full, or over quota. What is durable stays and can be continued.
     NoSpace {
         /// Bytes that are durable.
@@ -411,6 +416,7 @@ where
             Halt::TooLong => Written::TooLong {
                 missing: ByteLen::new(self.job.to - self.job.from),
             },
+            Halt::Stopped(Some(want)) if want.is_nothing() => Written::Paused { durable },
             Halt::Stopped(_) => LedgerError::Lost.into(),
             Halt::Peer(error) => Written::Cut { durable, error },
             Halt::Disk(_, error) if is_no_space(&error) => Written::NoSpace { durable, error },

@@ -19,6 +19,8 @@ use proxy_core::units::{ByteLen, Offset};
 pub const VERSION: &str = "1.0.0";
 /// Header of the protocol version.
 pub const TUS_RESUMABLE: &str = "Tus-Resumable";
+/// The same in lower case for reading.
+pub const TUS_RESUMABLE_LOWER: &str = "tus-resumable";
 /// Header of an offset, in lower case for reading.
 pub const UPLOAD_OFFSET_LOWER: &str = "upload-offset";
 /// Header of an offset, for answers.

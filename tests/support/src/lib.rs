@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod data;
 pub mod etcd;
 pub mod folder;

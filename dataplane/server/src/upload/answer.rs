@@ -9,6 +9,7 @@ use proxy_core::units::{ByteLen, Offset};
 use proxy_transfer::PeerError;
 use proxy_transfer::ledger::LedgerError;
 use proxy_transfer::write::{Written, is_away};
+use proxy_wire::head::RequestHead;
 use proxy_wire::response::ResponseHead;
 use proxy_wire::{date, part, tus};
 use serde_json::{Map, Value, json};
@@ -231,6 +232,7 @@ pub(super) fn settled(
                 Some(durable),
             ))
         }
+        Written::Paused { .. } => Err(closing(refused_claim(request, &Refusal::Lost))),
         Written::Cut { error, .. } => Err(closing(cut(&error))),
         Written::Disk {
             operation,
@@ -247,8 +249,32 @@ pub(super) fn settled(
         Written::Ledger(LedgerError::NotFound) => Err(session_not_found()),
         Written::Ledger(LedgerError::Held) => Err(refused_claim(request, &Refusal::Held)),
         Written::Ledger(LedgerError::Lost) => Err(closing(refused_claim(request, &Refusal::Lost))),
+        Written::Ledger(LedgerError::Ending) => {
+            Err(closing(refused_claim(request, &Refusal::Closed)))
+        }
         Written::Ledger(LedgerError::Other(reply)) => Err(reply),
     }
+}
+
+/// The answer to a client of tus whose body was not taken to its end because the server ends: so
+/// far it is, go on from there. Clients do, and on a new connection, which a successor answers.
+/// `None` for whoever might take 204 for all of it.
+pub(super) fn paused(
+    request: &Request<'_>,
+    head: &RequestHead,
+    at: Offset,
+    written: &Written<Reply>,
+) -> Option<Reply> {
+    head.headers.get(tus::TUS_RESUMABLE_LOWER)?;
+    if head.headers.get(tus::UPLOAD_CHECKSUM_LOWER).is_some() {
+        return None;
+    }
+    let durable = match written {
+        Written::Paused { durable } => durable.clone(),
+        Written::Ledger(LedgerError::Ending) => Extents::prefix_of(at.get()),
+        _ => return None,
+    };
+    Some(closing(progress(request, 204, &durable)))
 }
 
 const WHAT_ENDED: [&str; 2] = ["an upload failed", "an upload is over"];

@@ -42,11 +42,10 @@ impl From<Refusal> for LedgerError<Reply> {
             Refusal::Held => Self::Held,
             Refusal::Lost => Self::Lost,
             Refusal::NotFound => Self::NotFound,
-            Refusal::TooManyRanges
-            | Refusal::Mixed
-            | Refusal::Away
-            | Refusal::Store(_)
-            | Refusal::Closed => Self::Other(problem::internal_error().into()),
+            Refusal::Closed => Self::Ending,
+            Refusal::TooManyRanges | Refusal::Mixed | Refusal::Away | Refusal::Store(_) => {
+                Self::Other(problem::internal_error().into())
+            }
         }
     }
 }
@@ -54,11 +53,9 @@ impl From<Refusal> for LedgerError<Reply> {
 impl SessionLedger<'_> {
     pub(super) fn told(&self, refusal: Refusal) -> LedgerError<Reply> {
         match refusal {
-            Refusal::TooManyRanges
-            | Refusal::Mixed
-            | Refusal::Away
-            | Refusal::Store(_)
-            | Refusal::Closed => LedgerError::Other(refused_claim(self.request, &refusal)),
+            Refusal::TooManyRanges | Refusal::Mixed | Refusal::Away | Refusal::Store(_) => {
+                LedgerError::Other(refused_claim(self.request, &refusal))
+            }
             other => other.into(),
         }
     }

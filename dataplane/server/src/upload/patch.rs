@@ -9,7 +9,7 @@ use proxy_transfer::write::Written;
 use proxy_wire::head::RequestHead;
 use proxy_wire::tus::{self, UploadOffset};
 
-use super::answer::{Asked, mismatch, outcome, partial_progress, session_not_found};
+use super::answer::{Asked, mismatch, outcome, partial_progress, paused, session_not_found};
 use super::checked::Checked;
 use super::ledger::SessionLedger;
 use super::{Request, bad};
@@ -41,6 +41,9 @@ pub(super) async fn answer(
         return Ok(partial_progress(request, 204, &partial));
     }
     let written = store(request, offset, &mut body).await;
+    if let Some(reply) = paused(request, head, offset, &written) {
+        return Ok(reply);
+    }
     let reply = outcome(request, Asked::Offset(offset), written).await?;
     if request.size() == Offset::ZERO {
         request.move_empty().await?;
