@@ -76,7 +76,6 @@ pub fn int(value: &Value) -> Check<i64> {
 /// # Errors
 /// The failure to report.
 pub fn to_int(value: &Value) -> Check<i64> {
-    let refused = || failure("value can't be converted to int");
     match value {
         Value::Bool(flag) => Ok(i64::from(*flag)),
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
@@ -89,8 +88,11 @@ pub fn to_int(value: &Value) -> Check<i64> {
             }
             _ => Err(failure("value is not int")),
         },
-        Value::String(text) => python_int(text).ok_or_else(refused),
-        _ => Err(refused()),
+        Value::String(text) => {
+            let refused = || failure("value can't be converted to int");
+            python_int(text).ok_or_else(refused)
+        }
+        _ => Err(failure("value is not int")),
     }
 }
 

@@ -115,12 +115,6 @@ fn health(hardware: &Hardware) -> (HwStatus, Option<String>) {
 }
 
 fn facts(hardware: &Hardware) -> Vec<(String, String)> {
-    let pick = |from: &Value, keys: &[&str]| {
-        let pairs = keys
-            .iter()
-            .map(|key| ((*key).to_owned(), from[*key].clone()));
-        Value::Object(pairs.collect())
-    };
     let config = &hardware.config;
     let cluster = json!([{
         "config": {
@@ -132,9 +126,16 @@ fn facts(hardware: &Hardware) -> Vec<(String, String)> {
         "interface": hardware.interfaces,
     }]);
     let nodes = hardware.nodes.iter().map(|(hardware, status)| {
-        let keys = ["id", "product", "configuration_id", "serial_number"];
-        let hardware = pick(&hardware["nodes"][0], &keys);
-        json!({"hardware": hardware, "status": status["nodes"][0]["batteries"]})
+        let hardware = &hardware["nodes"][0];
+        json!({
+            "hardware": {
+                "id": hardware["id"],
+                "model": hardware["product"],
+                "configuration": hardware["configuration_id"],
+                "serial_number": hardware["serial_number"],
+            },
+            "status": {"batteries": status["nodes"][0]["batteries"]},
+        })
     });
     let nodes = Value::Array(nodes.collect());
     vec![

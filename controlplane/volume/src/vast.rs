@@ -47,12 +47,17 @@ const FACTS: &[&str] = &[
     "state",
     "physical_space",
     "physical_space_in_use",
+    "usable_capacity_bytes",
+    "iops",
     "rd_iops",
     "wr_iops",
+    "bw",
     "rd_bw",
     "wr_bw",
+    "latency",
     "rd_latency",
     "wr_latency",
+    "max_file_size",
     "max_performance",
 ];
 

@@ -252,9 +252,11 @@ impl Backend for Weka {
             Ok(all) => all,
             Err(error) => return Ok(HwInfo::unavailable(&error)),
         };
+        let status = health(&word);
         Ok(HwInfo {
-            status: health(&word),
-            status_info: Some(word),
+            // What is well needs no words, as in the original.
+            status_info: (status != HwStatus::Healthy).then_some(word),
+            status,
             metadata: vec![
                 ("quota".to_owned(), quotas.to_string()),
                 ("cluster_info".to_owned(), cluster.to_string()),

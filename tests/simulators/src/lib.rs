@@ -36,6 +36,7 @@ pub mod weka;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -195,7 +196,7 @@ pub struct Simulator<V: Vendor> {
 
 impl<V: Vendor> Simulator<V> {
     /// Serves `vendor` over TLS on a free port. `home` is where its certificate is put, beside
-    /// whatever else: the file `simulator-ca.pem`.
+    /// whatever else and other simulators', until this one ends.
     ///
     /// # Panics
     /// When there is no port, or no file can be made: nothing can be tested then.
@@ -213,7 +214,9 @@ impl<V: Vendor> Simulator<V> {
             faults: Faults::default(),
             recorded: Mutex::default(),
         });
-        let ca_file = home.join("simulator-ca.pem");
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (process, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let ca_file = home.join(format!("simulator-ca-{process}-{n}.pem"));
         let server = Server::start(&shared, port, &ca_file);
         Self {
             shared,
@@ -286,6 +289,13 @@ impl<V: Vendor> Simulator<V> {
     pub fn resume(&self) {
         self.shared.vendor.restart();
         self.server.power(true);
+    }
+}
+
+impl<V: Vendor> Drop for Simulator<V> {
+    fn drop(&mut self) {
+        // The directory may be gone already.
+        let _ = std::fs::remove_file(&self.ca_file);
     }
 }
 

@@ -22,6 +22,9 @@ use crate::wait;
 /// Python imports for seconds on a busy machine.
 const START_BOUND: Duration = Duration::from_secs(120);
 
+/// How often a start is tried.
+const STARTS: usize = 3;
+
 /// The release that `storage-bench peers install original` installs.
 const PEER: &str = "26.2.0";
 
@@ -65,6 +68,17 @@ pub fn python(release: &str) -> Option<PathBuf> {
     found
 }
 
+/// What its volume stands on.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The backend.
+    pub backend: &'static str,
+    /// Lines of the table of its options.
+    pub options: String,
+    /// A directory whose programs are found first.
+    pub programs: Option<PathBuf>,
+}
+
 impl Original {
     /// Starts a release on the volume `name` at `path`. Redis is named in etcd, below the namespace
     /// `local`.
@@ -74,31 +88,43 @@ impl Original {
     #[must_use]
     #[track_caller]
     pub fn start(python: &Path, etcd: SocketAddr, name: &str, path: &Path) -> Self {
+        let setup = Setup {
+            backend: "vfs",
+            options: String::new(),
+            programs: None,
+        };
+        Self::start_on(python, etcd, (name, path), setup)
+    }
+
+    /// As [`Self::start`], on another backend.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    #[track_caller]
+    pub fn start_on(python: &Path, etcd: SocketAddr, volume: (&str, &Path), setup: Setup) -> Self {
+        let mut log = String::new();
+        // Its ports are chosen by us, and another process may have taken one meanwhile.
+        for _ in 0..STARTS {
+            match Self::try_start(python, etcd, volume, &setup) {
+                Ok(original) => return original,
+                Err(said) => log = said,
+            }
+        }
+        panic!("no start\n{log}");
+    }
+
+    /// One try; what it printed when it did not serve in time.
+    fn try_start(
+        python: &Path,
+        etcd: SocketAddr,
+        volume: (&str, &Path),
+        setup: &Setup,
+    ) -> Result<Self, String> {
         let dir = TempDir::with_prefix("storage-original-").expect("a temporary directory");
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let (client, manager) = (at(free_port()), at(free_port()));
-        let table = |at: SocketAddr| format!("{{ host = \"{}\", port = {} }}", at.ip(), at.port());
-        let scratch = dir.path().display();
-        let config = format!(
-            "[etcd]\nnamespace = \"local\"\naddr = {}\n\
-             [storage-proxy]\nnode-id = \"i-original\"\nnum-proc = 1\n\
-             ipc-base-path = \"{scratch}/ipc\"\nsecret = \"{TOKEN_SECRET}\"\n\
-             session-expire = \"1d\"\nuser = -1\ngroup = -1\n\
-             aiomonitor-termui-port = {}\naiomonitor-webui-port = {}\n\
-             [api.client]\nservice-addr = {}\nssl-enabled = false\n\
-             [api.manager]\nservice-addr = {}\ninternal-addr = {}\nssl-enabled = false\n\
-             secret = \"{MANAGER_SECRET}\"\n\
-             [volume.{name}]\nbackend = \"vfs\"\npath = \"{}\"\n\
-             [logging]\nlevel = \"WARNING\"\ndrivers = [\"console\"]\n\
-             [logging.pkg-ns]\n\"\" = \"WARNING\"\n\"ai.backend\" = \"WARNING\"\n",
-            table(etcd),
-            free_port(),
-            free_port(),
-            table(client),
-            table(manager),
-            table(at(free_port())),
-            path.display(),
-        );
+        let config = config(dir.path(), etcd, (client, manager), volume, setup);
         let file = dir.path().join("storage-proxy.toml");
         std::fs::write(&file, config).expect("the configuration is written");
         let log = std::fs::File::create(dir.path().join("log")).expect("a log");
@@ -107,6 +133,10 @@ impl Original {
             .args(["-m", "ai.backend.storage.server", "-f"])
             .arg(&file);
         command.env("TMPDIR", dir.path()).current_dir(dir.path());
+        if let Some(programs) = &setup.programs {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", programs.display()));
+        }
         command.stdin(Stdio::null()).process_group(0);
         command
             .stdout(log.try_clone().expect("a second handle"))
@@ -124,14 +154,22 @@ impl Original {
             let up = is_up(client) && is_up(manager);
             (up || ended.is_some()).then_some(up)
         });
-        assert!(up == Some(true), "no start\n{}", original.log());
-        original
+        match up {
+            Some(true) => Ok(original),
+            _ => Err(original.log()),
+        }
     }
 
     /// The client-facing address.
     #[must_use]
     pub fn client(&self) -> SocketAddr {
         self.client
+    }
+
+    /// The manager-facing address.
+    #[must_use]
+    pub fn manager(&self) -> SocketAddr {
+        self.manager
     }
 
     /// Asks the manager-facing port as the Manager does.
@@ -164,6 +202,42 @@ impl Original {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
+}
+
+/// Its configuration, with ports and a scratch directory of its own.
+fn config(
+    scratch: &Path,
+    etcd: SocketAddr,
+    (client, manager): (SocketAddr, SocketAddr),
+    (name, path): (&str, &Path),
+    setup: &Setup,
+) -> String {
+    let table = |at: SocketAddr| format!("{{ host = \"{}\", port = {} }}", at.ip(), at.port());
+    let internal = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    format!(
+        "[etcd]\nnamespace = \"local\"\naddr = {}\n\
+         [storage-proxy]\nnode-id = \"i-original\"\nnum-proc = 1\n\
+         ipc-base-path = \"{}/ipc\"\nsecret = \"{TOKEN_SECRET}\"\n\
+         session-expire = \"1d\"\nuser = -1\ngroup = -1\n\
+         aiomonitor-termui-port = {}\naiomonitor-webui-port = {}\n\
+         [api.client]\nservice-addr = {}\nssl-enabled = false\n\
+         [api.manager]\nservice-addr = {}\ninternal-addr = {}\nssl-enabled = false\n\
+         secret = \"{MANAGER_SECRET}\"\n\
+         [volume.{name}]\nbackend = \"{}\"\npath = \"{}\"\n\
+         [volume.{name}.options]\n{}\n\
+         [logging]\nlevel = \"WARNING\"\ndrivers = [\"console\"]\n\
+         [logging.pkg-ns]\n\"\" = \"WARNING\"\n\"ai.backend\" = \"WARNING\"\n",
+        table(etcd),
+        scratch.display(),
+        free_port(),
+        free_port(),
+        table(client),
+        table(manager),
+        table(internal),
+        setup.backend,
+        path.display(),
+        setup.options,
+    )
 }
 
 impl Drop for Original {

@@ -10,7 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::etcd::Etcd;
 use crate::http::{Request, Response};
+use crate::redis::RedisServer;
 use crate::wait;
 
 /// Signs download, upload and archive tokens.
@@ -111,6 +113,24 @@ pub struct Server {
     dir: TempDir,
     child: Option<Child>,
     addresses: Addresses,
+    /// What it has for neighbours, where `STORAGE_TEST_FLEET` asks for them.
+    fleet: Option<(RedisServer, Etcd)>,
+}
+
+/// Any test's server is a member of a fleet of its own then.
+const FLEET: &str = "STORAGE_TEST_FLEET";
+
+/// Redis and etcd for a server whose test says nothing of them.
+fn fleet(settings: &Settings) -> Option<(RedisServer, Etcd)> {
+    let says_something = ["[redis", "[etcd"]
+        .iter()
+        .any(|table| settings.tables.contains(table));
+    if says_something || std::env::var_os(FLEET).is_none() {
+        return None;
+    }
+    let (redis, etcd) = (RedisServer::start()?, Etcd::start()?);
+    etcd.put("/sorna/local/config/redis/addr", &redis.addr().to_string());
+    Some((redis, etcd))
 }
 
 impl Server {
@@ -147,6 +167,7 @@ impl Server {
         };
         let mut server = Self {
             program: program_under_test(program),
+            fleet: fleet(&settings),
             settings,
             dir,
             child: None,
@@ -466,6 +487,14 @@ impl Server {
             );
         }
         text.push_str(&s.tables);
+        if let Some((redis, etcd)) = &self.fleet {
+            let _ = write!(
+                text,
+                "\n{}[redis]\naddr = \"{}\"\n",
+                etcd.table(),
+                redis.addr()
+            );
+        }
         text
     }
 

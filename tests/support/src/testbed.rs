@@ -67,8 +67,8 @@ impl Testbed {
         Ok(Self { script, dir, mount })
     }
 
-    /// Runs a program where it is mounted: in a guest, which sees the same files. The program's
-    /// output becomes ours.
+    /// Runs a program where it is mounted: in a guest, which sees the same files. Gives what the
+    /// program printed; what it skipped is said.
     ///
     /// # Errors
     /// How it ended, unless with success.
@@ -77,7 +77,7 @@ impl Testbed {
         program: &Path,
         args: &[&str],
         environment: &[(&str, &str)],
-    ) -> Result<(), String> {
+    ) -> Result<String, String> {
         let mut command = Command::new("bash");
         let command = command.arg(&self.script).arg("exec").arg(self.dir.path());
         let command = command.arg(program).args(args).stdin(Stdio::null());
@@ -89,7 +89,7 @@ impl Testbed {
             crate::skip(&line["skipped: ".len()..]);
         }
         match ended.status.success() {
-            true => Ok(()),
+            true => Ok(said.into_owned()),
             false => Err(format!("{}\n{said}", ended.status)),
         }
     }
