@@ -295,6 +295,7 @@ impl Sessions for SharedSessions {
     ) -> Result<Recorded, LeaseError> {
         self.check(id, holder)?;
         let inner = &self.inner;
+        let ranges_max = inner.local.ranges_max();
         // The bytes that make it whole are for the end; only Redis knows those of others, so it is
         // asked first. They are on disk already: it may know of them before the store here does.
         let change = |session: &mut Session| {
@@ -302,7 +303,11 @@ impl Sessions for SharedSessions {
             durable.insert(extent);
             let whole = durable.is_whole(session.size);
             if whole {
-                return Err(Recorded { durable, whole });
+                return Err(Ok(Recorded { durable, whole }));
+            }
+            // As the store here, which is asked only when it is on record there.
+            if ranges_max < durable.len() {
+                return Err(Err(LeaseError::TooManyRanges { ranges_max }));
             }
             session.set_durable(&durable);
             Ok(())
@@ -314,7 +319,7 @@ impl Sessions for SharedSessions {
                 recorded.whole |= here.whole;
                 Ok(recorded)
             }
-            Shared::Stopped(recorded) => Ok(recorded),
+            Shared::Stopped(stopped) => stopped,
             Shared::Lost => Err(LeaseError::Lost),
             Shared::Away => {
                 let recorded = inner.local.record(id, holder, extent).await?;
@@ -397,7 +402,13 @@ impl Sessions for SharedSessions {
 
     async fn forget(&self, id: SessionId) -> Result<bool, StateError> {
         self.inner.owned.forget(id);
-        self.inner.local.forget(id).await
+        let is_gone = self.inner.local.forget(id).await?;
+        if is_gone {
+            // Its token has expired: what is in Redis would keep its staging file for a day. If
+            // Redis is away, it does.
+            let _ = self.inner.records.abandon(id).await;
+        }
+        Ok(is_gone)
     }
 
     async fn abandon(&self, id: SessionId) -> Result<(), StateError> {
