@@ -217,6 +217,26 @@ fn rounds_on(root: Option<&Path>, rounds: u64) {
     stage.server.finish();
 }
 
+/// One clone and one deletion, killed whenever they have gone on a little.
+#[test]
+fn a_clone_that_is_killed_again_and_again_is_finished() {
+    let mut stage = Stage::new(None);
+    let doomed = Folder::empty(&stage.server);
+    grove::plant(&doomed.path, FILES, &mut stage.random);
+    let copy = Folder::unmade(&stage.server);
+    let tasks = [stage.clone_to(&copy), stage.delete(&doomed)];
+    for _ in 0..env_number("STORAGE_TEST_CRASH_ROUNDS", 7) {
+        let moment = Duration::from_millis(stage.random.below(300));
+        let _ = wait::within(moment, || None::<()>);
+        stage.server.kill();
+        stage.check_copy(&copy);
+        stage.server.restart();
+    }
+    stage.await_tasks(&tasks);
+    stage.check(&copy, &doomed);
+    stage.server.finish();
+}
+
 #[test]
 fn clones_and_deletions_that_are_killed_are_finished() {
     rounds_on(None, env_number("STORAGE_TEST_CRASH_ROUNDS", 5));

@@ -11,6 +11,7 @@
 //!
 //! Source: what `cp --archive` promises, less ownership.
 
+mod again;
 pub(crate) mod content;
 mod facts;
 
@@ -38,7 +39,8 @@ use crate::place::{Place, Shelf};
 const CLOSED_DIR: u32 = 0o700;
 const CLOSED_FILE: u32 = 0o600;
 
-/// Copies everything in `from`, and what `from` itself says about itself, to the empty `to`.
+/// Copies everything in `from`, and what `from` itself says about itself, to `to`, which is empty
+/// or holds what an earlier run has copied: what is whole of that stays.
 ///
 /// Afterwards the copy is complete in the page cache; making it durable is the caller's.
 ///
@@ -46,14 +48,15 @@ const CLOSED_FILE: u32 = 0o600;
 /// [`VolumeError::Cancelled`], and the first refusal of the system; `to` holds a part then.
 pub(crate) fn tree(
     mut from: Dir,
-    to: Dir,
+    mut to: Dir,
     ways: &Ways,
     limits: &Limits,
     control: &Control,
 ) -> Result<Cloned, VolumeError> {
     let (from_stat, to_stat) = (from.metadata()?, to.metadata()?);
     let facts = Facts::of(&from)?;
-    let copying = Copying::new(from_stat.dev, ways, limits, control);
+    let mut copying = Copying::new(from_stat.dev, ways, limits, control);
+    copying.resumes = to.entries().next().transpose()?.is_some();
     let shelves = shelves(limits);
     let to = Place::root(to, &to_stat, &shelves.1);
     let names = copying.entries(&mut from, &to)?;
@@ -126,6 +129,8 @@ struct Copying<'a> {
     control: &'a Control,
     ways: &'a Ways,
     dev: u64,
+    /// The copy holds what an earlier run has made.
+    resumes: bool,
     named: Mutex<HashMap<(u64, u64), FirstCopy>>,
     named_max: usize,
     entries: AtomicU64,
@@ -141,6 +146,7 @@ impl<'a> Copying<'a> {
             control,
             ways,
             dev,
+            resumes: false,
             named: Mutex::new(HashMap::new()),
             named_max: limits.hard_links_max,
             entries: AtomicU64::new(0),
@@ -202,7 +208,9 @@ impl<'a> Copying<'a> {
             return Ok(());
         };
         let to = to.dir()?;
-        to.symlink(name, &target)?;
+        if !self.resumes || !again::has_link(&to, name, &target)? {
+            to.symlink(name, &target)?;
+        }
         // Some file systems keep no times for links; that is no loss worth failing for.
         let _ = to.set_times(name, stat.mtime_ns, stat.mtime_ns);
         self.done(0);
@@ -218,22 +226,30 @@ impl<'a> Copying<'a> {
             self.skip(from, name);
             return Ok(());
         }
+        let there = match self.resumes {
+            true => again::file(&*to.dir()?, name, &opened)?,
+            false => None,
+        };
         let first = if opened.stat.nlink < 2 {
             None
         } else {
             self.first_copy(&opened.stat)
         };
         let Some(first) = first else {
-            return self.content(&opened, &*to.dir()?, name);
+            return self.content(&opened, there, &*to.dir()?, name);
         };
         // Held while copying: another thread with another name of the same file waits for it.
         let mut first = first.lock();
         if let Some((place, first_name)) = &*first {
-            match place
-                .dir()?
-                .link(first_name, &*to.dir()?, name)
-                .map_err(VolumeError::from)
-            {
+            let above = place.dir()?;
+            let to = to.dir()?;
+            let linked = match there {
+                Some(there) if again::is_one(&above, first_name, &there)? => Ok(()),
+                there => there
+                    .map_or(Ok(()), |_| to.unlink(name))
+                    .and_then(|()| above.link(first_name, &to, name)),
+            };
+            match linked.map_err(VolumeError::from) {
                 Ok(()) => {
                     self.done(0);
                     self.control.add_bytes(opened.stat.size);
@@ -243,8 +259,10 @@ impl<'a> Copying<'a> {
                 Err(error) if is_link_refused(&error) => {}
                 Err(error) => return Err(error),
             }
+            self.content(&opened, None, &to, name)?;
+        } else {
+            self.content(&opened, there, &*to.dir()?, name)?;
         }
-        self.content(&opened, &*to.dir()?, name)?;
         *first = Some((Arc::clone(to), name.to_owned()));
         Ok(())
     }
@@ -258,7 +276,19 @@ impl<'a> Copying<'a> {
         Some(Arc::clone(named.entry(identity).or_default()))
     }
 
-    fn content(&self, source: &Opened, to: &Dir, name: &OsStr) -> Result<(), VolumeError> {
+    /// Copies a file, unless it is `there`.
+    fn content(
+        &self,
+        source: &Opened,
+        there: Option<Stat>,
+        to: &Dir,
+        name: &OsStr,
+    ) -> Result<(), VolumeError> {
+        if there.is_some() {
+            self.control.add_bytes(source.stat.size);
+            self.done(source.stat.size);
+            return Ok(());
+        }
         let facts = Facts::of(&source.fd)?;
         let file = to.create_file(name, CLOSED_FILE)?;
         let pair = Pair {
@@ -311,10 +341,12 @@ impl<'a> Copying<'a> {
         }
         let facts = Facts::of(&from)?;
         let to_above = parent.to.dir()?;
-        if once(to_above.mkdir(name, CLOSED_DIR).map_err(VolumeError::from))?.is_none() {
-            return Ok(None);
-        }
-        let to = to_above.open_dir(name)?;
+        let made = to_above.mkdir(name, CLOSED_DIR).map_err(VolumeError::from);
+        let to = match once(made)? {
+            Some(()) => to_above.open_dir(name)?,
+            None if self.resumes => again::dir(&to_above, name, CLOSED_DIR)?,
+            None => return Ok(None),
+        };
         let to_stat = to.metadata()?;
         let to = parent.to.child(name, to, &to_stat);
         let names = self.entries(&mut from, &to)?;

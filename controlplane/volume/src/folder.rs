@@ -3,15 +3,17 @@
 //! Laws
 //! - A clone appears under its name as a whole or not at all; a deleted folder loses its name
 //!   first. In between the tree lies under a hidden name in the same quota scope.
-//! - Both can be interrupted anywhere and run again: leftovers of the first run are removed, and
-//!   a clone that was published already is recognised by the mark of its task.
+//! - Both can be interrupted anywhere and run again: a clone goes on with what the first run has
+//!   copied, unless the machine was started since; one that was published already is recognised
+//!   by the mark of its task.
 //! - No error shows where the volume lies.
 
 use std::ffi::{OsStr, OsString};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use proxy_anchor::{AnchorError, Detached, Dir, FileKind, Hidden, VolumeRoot};
-use proxy_core::id::{QuotaScopeId, TaskId, VFolderId};
+use proxy_core::id::{QuotaScopeId, SessionId, TaskId, VFolderId};
 use proxy_core::relpath::RelPath;
 use rustix::io::Errno;
 
@@ -339,7 +341,16 @@ pub(crate) fn clone(
     control: &Control,
 ) -> Result<Cloned, VolumeError> {
     control.check()?;
-    let source = root.vfolder(&job.src).map_err(of(job.src))?;
+    let source = match root.vfolder(&job.src) {
+        Ok(source) => source,
+        Err(error) => {
+            // Nothing will come of what an earlier run has copied.
+            for leftover in root.unfinished_clones(&job.dst)? {
+                discard(leftover, limits, control)?;
+            }
+            return Err(of(job.src)(error));
+        }
+    };
     let from = || source.open_dir(&RelPath::root()).map_err(of(job.src));
     clone_from(root, job, &from, limits, control)
 }
@@ -364,19 +375,57 @@ pub(crate) fn clone_from(
             return already_cloned(root, job, &there);
         }
     }
+    let number = own_number(root, job)?;
     for leftover in root.unfinished_clones(&job.dst)? {
-        discard(leftover, limits, control)?;
+        if number.is_none() || leftover.number() != number {
+            discard(leftover, limits, control)?;
+        }
     }
-    let sums = measured(root, job.dst, from()?, limits, control)?;
-    let hidden = root
-        .create_hidden(&job.dst, HIDDEN_MODE)
-        .map_err(of(job.dst))?;
-    let cloned = fill(from()?, &hidden.dir, sums, job.free_bytes, limits, control)
+    let hidden = match number {
+        Some(number) => root.resume_hidden(&job.dst, HIDDEN_MODE, number),
+        None => root.create_hidden(&job.dst, HIDDEN_MODE),
+    };
+    let hidden = hidden.map_err(of(job.dst))?;
+    let cloned = go_on(root, job, from, &hidden, limits, control)
         .and_then(|cloned| publish(root, job, &hidden).map(|()| cloned));
     if cloned.is_err() && !control.is_halted() {
         give_up(hidden, limits);
     }
     cloned
+}
+
+/// Fills a hidden tree, which may hold what an earlier run of the task has copied.
+fn go_on(
+    root: &VolumeRoot,
+    job: Job,
+    from: &dyn Fn() -> Result<Dir, VolumeError>,
+    hidden: &Hidden,
+    limits: &Limits,
+    control: &Control,
+) -> Result<Cloned, VolumeError> {
+    Ways::forget_probe(&hidden.dir);
+    let tally = Tally::new(None, limits);
+    tally.scan(hidden.dir.try_clone()?, limits, control)?;
+    let there_bytes = tally.sums().allocated_bytes;
+    let mut sums = announced(from()?, limits, control)?;
+    sums.allocated_bytes = sums.allocated_bytes.saturating_sub(there_bytes);
+    refuse_over_quota(root, job.dst, &sums)?;
+    fill(from()?, &hidden.dir, sums, job.free_bytes, limits, control)
+}
+
+/// Which hidden tree is the work of a task. Only while the same kernel has the same file system
+/// mounted is what was written to one still there, synced or not.
+fn own_number(root: &VolumeRoot, job: Job) -> Result<Option<SessionId>, VolumeError> {
+    static BOOT: OnceLock<Option<u128>> = OnceLock::new();
+    let boot = BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(TaskId::parse(text.trim()).ok()?.uuid().as_u128())
+    });
+    let dev = root.open_scope(job.dst.scope.as_ref())?.metadata()?.dev;
+    let number = |boot: &u128| boot.rotate_left(1) ^ u128::from(dev) ^ job.task.uuid().as_u128();
+    Ok(boot
+        .as_ref()
+        .map(|boot| SessionId::from_bytes(number(boot).to_be_bytes())))
 }
 
 /// Removes a part of a tree that nobody will ever see.
@@ -400,11 +449,21 @@ pub(crate) fn measured(
     limits: &Limits,
     control: &Control,
 ) -> Result<Sums, VolumeError> {
+    let sums = announced(from, limits, control)?;
+    refuse_over_quota(root, to, &sums)?;
+    Ok(sums)
+}
+
+fn announced(from: Dir, limits: &Limits, control: &Control) -> Result<Sums, VolumeError> {
     let tally = Tally::new(None, limits);
     tally.scan(from, limits, control)?;
     control.check()?;
     let sums = tally.sums();
     control.announce(sums.entries, sums.content_bytes);
+    Ok(sums)
+}
+
+fn refuse_over_quota(root: &VolumeRoot, to: VFolderId, sums: &Sums) -> Result<(), VolumeError> {
     // Also for copies that share their blocks: each scope is charged for them in full.
     let needed_bytes = sums.allocated_bytes;
     match root.room(to.scope.as_ref())?.refuses(needed_bytes) {
@@ -412,7 +471,7 @@ pub(crate) fn measured(
             needed_bytes: Some(needed_bytes),
             quota: Some(quota),
         }),
-        None => Ok(sums),
+        None => Ok(()),
     }
 }
 

@@ -25,9 +25,9 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    pub(crate) fn name(self, id: &VFolderId) -> String {
+    pub(crate) fn name(self, id: &VFolderId, number: SessionId) -> String {
         let prefix = self.prefix();
-        format!("{prefix}{}-{}", id.folder.simple(), SessionId::random())
+        format!("{prefix}{}-{number}", id.folder.simple())
     }
 
     /// The folder hex of a hidden name, 32 digits.
@@ -61,6 +61,12 @@ impl Detached {
     /// not known and reads `user`: it is not on disk.
     pub fn id(&self) -> &VFolderId {
         &self.id
+    }
+
+    /// What tells it from other hidden trees of the vfolder.
+    pub fn number(&self) -> Option<SessionId> {
+        let (_, number) = self.name.rsplit_once('-')?;
+        SessionId::parse(number).ok()
     }
 
     /// Removes all that is in it. May be repeated.

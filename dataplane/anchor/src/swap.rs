@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use proxy_core::id::VFolderId;
+use proxy_core::id::{SessionId, VFolderId};
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -25,7 +25,7 @@ impl VolumeRoot {
     /// be removed. The content is as durable as the caller made it, the name is durable.
     pub fn replace_vfolder(&self, hidden: &Hidden) -> Result<Option<Detached>> {
         let path = hidden.id.components().join("/");
-        let trash = Why::Trash.name(&hidden.id);
+        let trash = Why::Trash.name(&hidden.id, SessionId::random());
         let holder = self.holder(&hidden.id)?;
         let mut old = None;
         let swap = |dir: &Parent<'_>, last: &[u8]| {

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use proxy_core::id::{QuotaScopeId, VFolderId};
+use proxy_core::id::{QuotaScopeId, SessionId, VFolderId};
 use proxy_core::relpath::RelPath;
 use rustix::fs::{Mode, OFlags, RenameFlags, StatVfsMountFlags};
 use rustix::io::Errno;
@@ -313,7 +313,7 @@ impl VolumeRoot {
             return Ok(None);
         }
         let holder = self.holder(id)?;
-        let name = Why::Trash.name(id);
+        let name = Why::Trash.name(id, SessionId::random());
         match sys::rename(&parent, last, &holder, name.as_bytes()) {
             Err(Errno::NOENT) => return Ok(None),
             renamed => renamed.map_err(|errno| os(errno.into()))?,
@@ -408,10 +408,19 @@ impl VolumeRoot {
     /// Makes a hidden tree that can become the vfolder `id`. Mode as for
     /// [`VolumeRoot::create_vfolder`].
     pub fn create_hidden(&self, id: &VFolderId, mode: u32) -> Result<Hidden> {
+        self.resume_hidden(id, mode, SessionId::random())
+    }
+
+    /// As [`VolumeRoot::create_hidden`], for the tree with this number; one that is there is taken
+    /// with all that is in it.
+    pub fn resume_hidden(&self, id: &VFolderId, mode: u32, number: SessionId) -> Result<Hidden> {
         let holder = self.holder(id)?;
-        let name = Why::Clone.name(id);
+        let name = Why::Clone.name(id, number);
         let made = || -> std::result::Result<OwnedFd, Errno> {
-            sys::mkdir(&holder, name.as_bytes(), DIR_MODE)?;
+            match sys::mkdir(&holder, name.as_bytes(), DIR_MODE) {
+                Err(Errno::EXIST) => {}
+                made => made?,
+            }
             set_mode(&holder, name.as_bytes(), mode)?;
             sys::open(&holder, name.as_bytes(), sys::DIR_READ | OFlags::NOFOLLOW)
         };

@@ -27,6 +27,9 @@ const BUFFER_BYTES: u64 = 256 * KIB;
 /// Unit of `st_blocks`, whatever the file system's block size.
 const STAT_BLOCK_BYTES: u64 = 512;
 
+/// Names for trying things out, in a directory that nobody sees.
+const PROBES: [&str; 2] = [".probe-from", ".probe-to"];
+
 /// Which ways a pair of file systems has refused. One per tree.
 #[derive(Debug, Default)]
 pub(crate) struct Ways {
@@ -35,9 +38,16 @@ pub(crate) struct Ways {
 }
 
 impl Ways {
+    /// Removes what a crash may have left of [`Self::shares_extents`].
+    pub(crate) fn forget_probe(dir: &Dir) {
+        for name in PROBES {
+            let _ = dir.unlink(OsStr::new(name));
+        }
+    }
+
     /// Whether files in `dir` can share their extents, so that a copy of them needs no space.
     pub(crate) fn shares_extents(&self, dir: &Dir) -> bool {
-        let (from, to) = (OsStr::new(".probe-from"), OsStr::new(".probe-to"));
+        let [from, to] = PROBES.map(OsStr::new);
         let shared = || -> Result<bool, VolumeError> {
             let source = dir.create_file(from, 0o600)?;
             let pair = Pair {

@@ -1,10 +1,12 @@
 //! Copying whole vfolders.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proxy_core::id::TaskId;
+use proxy_testkit::data::Random;
 use proxy_volume::{Cloned, Control, Limits, VolumeError, Volumes};
 use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 
@@ -349,6 +351,95 @@ fn a_cancelled_clone_leaves_nothing_unless_it_will_run_again() {
     }
     let (_, copy) = cloned(&scene);
     assert_eq!(describe(&copy).len(), 2050);
+    assert_eq!(hidden(&scene), [""; 0]);
+}
+
+/// The regular files below `root` with their inodes.
+fn inodes(root: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = path.symlink_metadata().unwrap();
+            if meta.is_dir() {
+                todo.push(path);
+            } else if meta.is_file() {
+                found.insert(path.strip_prefix(root).unwrap().to_owned(), meta.ino());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn an_interrupted_clone_goes_on_with_what_was_copied() {
+    let scene = Scene::new();
+    proxy_testkit::grove::plant(&scene.root, 3000, &mut Random::printed("resumed clone"));
+    let task = TaskId::random();
+    let mut kept = BTreeMap::new();
+    for wanted in [1, 500, 1500, 2500] {
+        let control = Arc::new(Control::default());
+        let watched = Arc::clone(&control);
+        let done = scene.run(async {
+            let clone = scene
+                .volume
+                .clone_folder(scene.vfid, vfid(OTHER), task, control);
+            let stop = async {
+                while watched.progress().entries_done < wanted {
+                    tokio::task::yield_now().await;
+                }
+                watched.halt();
+            };
+            tokio::join!(clone, stop).0
+        });
+        assert_eq!(done, Err(VolumeError::Cancelled));
+        let [tree] = &hidden(&scene)[..] else {
+            panic!("one tree: {:?}", hidden(&scene));
+        };
+        let there = inodes(&scene.scope_dir().join(tree));
+        // What was whole then is the same file now.
+        let same = kept
+            .iter()
+            .filter(|(path, ino)| there.get(*path) == Some(*ino));
+        assert_eq!(same.count(), kept.len());
+        let source = |path: &PathBuf| scene.root.join(path).symlink_metadata().unwrap();
+        let tree = scene.scope_dir().join(tree);
+        let whole = |path: &PathBuf| {
+            let (own, its) = (tree.join(path).symlink_metadata().unwrap(), source(path));
+            let same = (own.size(), own.mtime(), own.mtime_nsec());
+            // One with several names may be copied anew under a name that was not there yet.
+            its.nlink() == 1 && same == (its.size(), its.mtime(), its.mtime_nsec())
+        };
+        kept = there.into_iter().filter(|(path, _)| whole(path)).collect();
+        // Something half-made, as a kill leaves it.
+        if let Some(path) = kept.keys().next().cloned() {
+            kept.remove(&path);
+            let broken = tree.join(path);
+            std::fs::remove_file(&broken).unwrap();
+            std::fs::write(&broken, "half").unwrap();
+        }
+        std::fs::write(tree.join(".probe-from"), "left").unwrap();
+    }
+    assert!(500 < kept.len(), "{}", kept.len());
+    clone_as(&scene, task).unwrap();
+    let copy = scene.volume.mount_path(vfid(OTHER), rel(""));
+    let copy = scene.run(copy).unwrap();
+    let differences = proxy_testkit::grove::differences(&scene.root, &copy);
+    assert_eq!(differences, [""; 0]);
+    let there = inodes(&copy);
+    assert!(kept.iter().all(|(path, ino)| there.get(path) == Some(ino)));
+    assert_eq!(hidden(&scene), [""; 0]);
+}
+
+#[test]
+fn nothing_is_left_of_a_clone_whose_source_went_while_it_was_interrupted() {
+    let scene = Scene::new();
+    scene.arrange(&["f=x"]);
+    make(&scene.scope_dir(), &format!("{LEFTOVER}/half/of=it"));
+    scene.delete_folder(scene.vfid).unwrap();
+    let lost = VolumeError::VFolderNotFound(scene.vfid);
+    assert_eq!(clone_as(&scene, TaskId::random()), Err(lost));
     assert_eq!(hidden(&scene), [""; 0]);
 }
 
