@@ -463,7 +463,8 @@ impl Tree {
             if let Some(Err(error)) = pages.as_ref().map(|pages| book.write(vfid, pages)) {
                 tracing::warn!(%vfid, %error, "the size of a folder is not remembered");
             }
-            Ok(counting.known(begun, pages.is_some()))
+            let as_of = pages.as_ref().map_or(begun, |pages| pages.as_of);
+            Ok(counting.known(as_of, pages.is_some()))
         };
         let handle = self.lanes.scan(work).await?;
         match wish.time_max {
