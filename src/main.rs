@@ -15,6 +15,7 @@ mod datadir;
 mod failure;
 mod handover;
 mod host;
+mod limiting;
 mod listen;
 mod load;
 mod logging;

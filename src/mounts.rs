@@ -12,7 +12,7 @@ use proxy_mount::{Client, Policy};
 use crate::cli::{KeeperArgs, Place};
 use crate::failure::Failure;
 use crate::load::{Loaded, load, problems};
-use crate::settings::{Identity, look, volumes};
+use crate::settings::{Identity, VolumeSettings, look, volumes};
 
 /// Which keeper the configuration asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Keeper {
         }
     }
 
-    /// The client of the keeper; called inside a runtime.
+    /// The client of the keeper, of which there is to be one; called inside a runtime.
     pub fn client(self) -> std::io::Result<Client> {
         match self {
             Self::Pair(stream) => Client::over(stream),
@@ -66,14 +66,24 @@ impl Keeper {
     }
 }
 
-/// `None` when nothing is to be mounted.
-pub fn wanted(loaded: &Loaded) -> Option<Wanted> {
+/// `None` when nothing is to be mounted, and this process may limit projects itself.
+pub fn wanted(loaded: &Loaded, identity: Option<&Identity>) -> Option<Wanted> {
     let document = &loaded.document;
-    if !document.flag("storage-proxy.use-watcher") {
+    let socket = document.text("server.helper.socket", &[]);
+    let is_root = rustix::process::geteuid().is_root();
+    let drops_rights = is_root && identity.is_some_and(|identity| identity.uid != 0);
+    let limits = !limited(loaded).is_empty() && (drops_rights || (!is_root && socket.is_some()));
+    if !document.flag("storage-proxy.use-watcher") && !limits {
         return None;
     }
-    let socket = document.text("server.helper.socket", &[]);
     Some(socket.map_or(Wanted::Own, |path| Wanted::At(loaded.path(path))))
+}
+
+/// Paths of the volumes with project quotas.
+fn limited(loaded: &Loaded) -> Vec<PathBuf> {
+    let of_projects = |volume: &VolumeSettings| volume.backend == "xfs";
+    let volumes = volumes(loaded).into_iter().filter(of_projects);
+    volumes.map(|volume| volume.path).collect()
 }
 
 /// What the configuration allows the keeper.
@@ -86,8 +96,11 @@ fn policy(loaded: &Loaded, identity: Option<&Identity>) -> Policy {
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
+    let mounts = document.flag("storage-proxy.use-watcher");
     Policy {
-        roots: of_volumes.chain(further).collect(),
+        // Without these, no job but limits is anywhere.
+        roots: of_volumes.chain(further).filter(|_| mounts).collect(),
+        limited: limited(loaded),
         fs_types: document.texts("server.helper.fs-types"),
         options: document.texts("server.helper.mount-options"),
         sources: document.texts("server.helper.sources"),

@@ -106,7 +106,7 @@ fn ports(
     settings: &mut Settings,
     inherited: Option<Inheritance>,
 ) -> Result<Ports, Failure> {
-    let wanted = mounts::wanted(loaded);
+    let wanted = mounts::wanted(loaded, settings.identity.as_ref());
     let Some(mut inherited) = inherited else {
         let listeners = bind_all(settings)?;
         let keeper = wanted.map(|wanted| Keeper::find(wanted, loaded, None));

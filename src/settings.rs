@@ -72,6 +72,8 @@ pub struct Settings {
     pub identity: Option<Identity>,
     /// How long a mount may take.
     pub mount_limit: Duration,
+    /// The fleet may ask for mounts (`storage-proxy.use-watcher`).
+    pub mounts: bool,
     /// Port of the introspection page, if there is to be one.
     pub inspect_port: Option<u16>,
     /// Names of endpoints on the metrics page.
@@ -267,6 +269,7 @@ impl Settings {
             drain_timeout: document.duration("server.drain-timeout"),
             identity: outside.identity,
             mount_limit: document.duration("server.helper.time-limit"),
+            mounts: document.flag("storage-proxy.use-watcher"),
             inspect_port: document
                 .int_if_set("storage-proxy.aiomonitor-webui-port")
                 .and_then(|port| u16::try_from(port).ok()),

@@ -36,13 +36,14 @@ use proxy_api::{ApiState, Health, internal_router, manager_router};
 use proxy_server::snapshot::Snapshot;
 use proxy_server::{Server, ServerConfig, bridge};
 use proxy_state::{EmbeddedStore, Runner, RunnerOptions, StoreOptions};
-use proxy_volume::{Spec, Volumes};
+use proxy_volume::{QuotaPrivilege, Spec, Volumes};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::failure::{Failure, plain};
 use crate::handover::{Asked, Control, Spare};
+use crate::limiting;
 use crate::listen::Listeners;
 use crate::mounts::Keeper;
 use crate::notify;
@@ -93,14 +94,15 @@ pub async fn run(
         state,
     } = parts;
     let settings = Arc::new(settings);
-    let volumes = look_for_volumes(&settings).await?;
+    let limiting = limiting::Way::default();
+    let volumes = look_for_volumes(&settings, &limiting, keeper.is_some()).await?;
     let neighbours = Neighbours::meet(&settings).await;
     // Everything that takes long is done: from here on a server before us has stopped accepting.
     let (state, control, asked) = take_over(state, &listeners, keeper.as_ref()).await?;
     let store = open_store(&settings)?;
     let mut fleet = Fleet::join(&settings, neighbours, &store, &volumes).await;
     let look = Arc::new(Notify::new());
-    mount_on_request(&settings, keeper, &mut fleet, &volumes, &look)?;
+    use_keeper(&settings, (keeper, &limiting), &mut fleet, &volumes, &look)?;
     let watched = watched::Watched::default();
     let runner = start_runner(&settings, &fleet, &volumes, &watched).await?;
 
@@ -160,8 +162,13 @@ pub async fn run(
 }
 
 /// Opens what is there.
-async fn look_for_volumes(settings: &Settings) -> Result<Arc<Volumes>, Failure> {
-    let volumes = Arc::new(open_volumes(settings)?);
+async fn look_for_volumes(
+    settings: &Settings,
+    limiting: &limiting::Way,
+    keeper_comes: bool,
+) -> Result<Arc<Volumes>, Failure> {
+    let right = |spec: &Spec| limiting.right(spec, keeper_comes);
+    let volumes = Arc::new(open_volumes(settings, &right)?);
     // A mount that hangs must not keep the others waiting; it is looked for again later.
     let _ = tokio::time::timeout(OPEN_WAIT, volumes.open_all()).await;
     Ok(volumes)
@@ -200,10 +207,10 @@ fn start_data_plane(
     .map_err(data_plane)
 }
 
-/// Lets the keeper of mounts act upon requests of the fleet, if there is one.
-fn mount_on_request(
+/// Lets the keeper limit projects, and act upon requests of the fleet, if that is wanted.
+fn use_keeper(
     settings: &Settings,
-    keeper: Option<Keeper>,
+    (keeper, limiting): (Option<Keeper>, &limiting::Way),
     fleet: &mut Fleet,
     volumes: &Arc<Volumes>,
     look: &Arc<Notify>,
@@ -214,7 +221,11 @@ fn mount_on_request(
     let keeper = keeper
         .client()
         .map_err(|error| Failure::new(format!("reach the keeper of mounts: {error}")))?;
+    limiting.open(&keeper);
     fleet.checks.push(mounting::check(&keeper));
+    if !settings.mounts {
+        return Ok(());
+    }
     let Some(ear) = fleet.ear.clone() else {
         tracing::warn!("storage-proxy.use-watcher: without Redis nobody can ask for a mount");
         return Ok(());
@@ -273,7 +284,10 @@ fn open_store(settings: &Settings) -> Result<Arc<EmbeddedStore>, Failure> {
 }
 
 /// The volumes whose backends this build has; the others are told, and the rest works.
-fn open_volumes(settings: &Settings) -> Result<Volumes, Failure> {
+fn open_volumes(
+    settings: &Settings,
+    right: &dyn Fn(&Spec) -> Arc<dyn QuotaPrivilege>,
+) -> Result<Volumes, Failure> {
     let known = |volume: &&VolumeSettings| {
         let known = proxy_volume::Kind::parse(&volume.backend).is_some();
         if !known {
@@ -298,7 +312,7 @@ fn open_volumes(settings: &Settings) -> Result<Volumes, Failure> {
         usage_recount_scans: settings.usage.recount_scans,
         ..proxy_volume::Limits::default()
     };
-    let volumes = Volumes::new(specs, &limits);
+    let volumes = Volumes::with_privilege(specs, &limits, right);
     let volumes = volumes.map_err(|error| Failure::new(error.to_string()))?;
     volumes.remember_usage_in(&settings.data_dir.join("usage"));
     Ok(volumes)

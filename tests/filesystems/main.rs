@@ -115,6 +115,49 @@ fn ext4_with_project_quotas() {
     });
 }
 
+/// A server that has given up root's rights has the keeper limit its scopes, and nothing else.
+fn limits_by_the_keeper(mount: &Path) {
+    const USER: u32 = 54321;
+    let volume = mount.join("volume");
+    fs::create_dir(&volume).expect("a directory for the volume");
+    std::os::unix::fs::chown(&volume, Some(USER), Some(USER)).expect("given to the user");
+    let options = format!(
+        "[volume.{VOLUME}.options]\nlock_file_path = \"{}\"\nmaintain-project-files = false\n",
+        mount.join("lock").display()
+    );
+    let settings = Settings {
+        volume: Some(("xfs", volume)),
+        tables: options,
+        proxy_lines: format!("user = {USER}\ngroup = {USER}\n"),
+        ..Settings::default()
+    };
+    let server = Server::start_with(PROGRAM, settings);
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
+    let line = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name));
+        line.expect("a line")
+            .split_whitespace()
+            .nth(1)
+            .expect("a value")
+            .to_owned()
+    };
+    assert_eq!(line("Uid:"), USER.to_string());
+    assert_eq!(line("CapEff:"), "0000000000000000");
+    let realms = Realms::Xfs("/mnt/xfs-prjquota");
+    let scene = Scene::new(server, Quotas::Volume(VOLUME), realms, mount);
+    folders::scopes_follow_the_contract(&scene, Some(size_of(mount)));
+    uploads::heed_the_quota(&scene);
+    doors::clones_heed_the_quota(&scene);
+    folders::deletions_give_back(&scene);
+    scene.server.finish();
+}
+
+#[test]
+fn a_server_without_rights_limits_by_its_keeper() {
+    let name = "a_server_without_rights_limits_by_its_keeper";
+    on("xfs-prjquota", &[], name, limits_by_the_keeper);
+}
+
 /// Quota groups of subvolumes, which the server neither makes nor sets, and heeds.
 #[test]
 fn btrfs_with_quota_groups() {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use proxy_ring::quota::{self, ProjectQuota};
 use rustix::fs::{
     AtFlags, Dir, FileType, MemfdFlags, Mode, OFlags, ResolveFlags, chownat, memfd_create, mkdirat,
     openat2, unlinkat,
@@ -19,7 +20,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, 
 use crate::fstab;
 use crate::place::{Spot, listed_dir, proc_path};
 use crate::policy::{Denied, Policy};
-use crate::protocol::Task;
+use crate::protocol::{Task, Told};
 
 /// Levels of directories that a deletion goes down; each keeps a descriptor.
 const DEPTH_MAX: usize = 512;
@@ -65,7 +66,48 @@ pub(crate) fn run(policy: &Policy, task: &Task, limit: Duration) -> Done {
             Ok(String::new())
         }
         Task::DeletePath { target } => delete(policy, target),
+        Task::ProjectQuota { target, project } => on_project(policy, target, *project, |place| {
+            quota::project_quota(place, *project).map(Some)
+        }),
+        Task::NextProjectQuota { target, project } => {
+            // From the first one on; what is in none is nobody's business.
+            let first = (*project).max(1);
+            on_project(policy, target, first, |place| {
+                quota::next_project_quota(place, first)
+            })
+        }
+        Task::SetProjectLimit {
+            target,
+            project,
+            limit_bytes,
+        } => on_project(policy, target, *project, |place| {
+            quota::set_project_limit(place, *project, *limit_bytes).map(|()| None)
+        }),
     }
+}
+
+/// Asks the kernel about a project of a volume.
+fn on_project(
+    policy: &Policy,
+    target: &Path,
+    project: u32,
+    ask: impl FnOnce(&OwnedFd) -> io::Result<Option<ProjectQuota>>,
+) -> Done {
+    let path = policy.limited(target, project)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let place = rustix::fs::open(path, flags, Mode::empty());
+    let asked = place.map_err(io::Error::from).and_then(|place| ask(&place));
+    let told = match asked {
+        Ok(quota) => Told {
+            errno: None,
+            quota: quota.map(|quota| (quota.project, quota.used_bytes, quota.limit_bytes)),
+        },
+        Err(error) => Told {
+            errno: Some(error.raw_os_error().unwrap_or(5)),
+            quota: None,
+        },
+    };
+    serde_json::to_string(&told).map_err(|error| JobError::Failed(error.to_string()))
 }
 
 fn spot(policy: &Policy, target: &Path) -> Result<Spot, JobError> {

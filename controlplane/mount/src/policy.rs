@@ -16,6 +16,8 @@ const TEXT_BYTES_MAX: usize = 4095;
 pub struct Policy {
     /// Paths of volumes, and further directories: jobs are at them or below them. Absolute.
     pub roots: Vec<PathBuf>,
+    /// Paths of volumes whose projects may be limited.
+    pub limited: Vec<PathBuf>,
     /// Types of file systems that may be mounted.
     pub fs_types: Vec<String>,
     /// Names of mount options, without their values.
@@ -38,6 +40,9 @@ pub enum Denied {
     /// Outside of every configured directory.
     #[error("not below a volume's path or server.helper.roots: {0}")]
     Outside(String),
+    /// Not the path of such a volume, or no project.
+    #[error("not a volume with project quotas, or no project of one: {0}")]
+    Project(String),
     /// Not in the list.
     #[error("file system type {0} is not in server.helper.fs-types")]
     FsType(String),
@@ -92,6 +97,17 @@ impl Policy {
             }
         }
         best.ok_or_else(|| Denied::Outside(target.display().to_string()))
+    }
+
+    /// The volume whose project it is.
+    ///
+    /// # Errors
+    /// [`Denied::Project`].
+    pub fn limited(&self, target: &Path, project: u32) -> Result<&Path, Denied> {
+        let found = self.limited.iter().find(|path| *path == target);
+        let found = found.filter(|_| project != 0);
+        let denied = || Denied::Project(format!("{} {project}", target.display()));
+        found.map(PathBuf::as_path).ok_or_else(denied)
     }
 
     /// The type, if it may be mounted.
@@ -206,6 +222,7 @@ mod tests {
         let texts = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
         Policy {
             roots: vec!["/mnt/v".into(), "/mnt/v/deep".into(), "/".into()],
+            limited: vec!["/mnt/v".into()],
             fs_types: texts(&["nfs", "tmpfs", "bind"]),
             options: texts(&["ro", "vers", "soft"]),
             sources: Vec::new(),
@@ -237,6 +254,20 @@ mod tests {
         }
         let long = format!("/mnt/v/{}", "a".repeat(5000));
         assert!(policy().locate(Path::new(&long)).is_err());
+    }
+
+    #[test]
+    fn projects_are_those_of_the_volumes_that_are_named() {
+        for (path, project, allowed) in [
+            ("/mnt/v", 1, true),
+            ("/mnt/v", 0, false),
+            ("/mnt/v/a", 1, false),
+            ("/mnt", 1, false),
+            ("/", 1, false),
+        ] {
+            let found = policy().limited(Path::new(path), project).is_ok();
+            assert_eq!(found, allowed, "{path} {project}");
+        }
     }
 
     #[test]

@@ -56,11 +56,46 @@ pub enum Task {
         /// Must be the service's.
         gid: u32,
     },
+    /// Tells what a project uses and may use, as [`Told`].
+    ProjectQuota {
+        /// The path of a volume with project quotas.
+        target: PathBuf,
+        /// Which.
+        project: u32,
+    },
+    /// Tells of the first project from this number on that the file system knows, as [`Told`].
+    NextProjectQuota {
+        /// The path of a volume with project quotas.
+        target: PathBuf,
+        /// From which on.
+        project: u32,
+    },
+    /// Holds a project to so many bytes; 0 lifts the limit.
+    SetProjectLimit {
+        /// The path of a volume with project quotas.
+        target: PathBuf,
+        /// Which; never 0, which is everything that is in no project.
+        project: u32,
+        /// Its limit.
+        limit_bytes: u64,
+    },
     /// Removes a file, or a directory with all that is in it. A missing one is fine.
     DeletePath {
         /// Which.
         target: PathBuf,
     },
+}
+
+/// What the kernel says of project quotas: the text of an answer, as JSON. A job that it refused
+/// is done as well: with its error number here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Why not.
+    #[serde(default)]
+    pub errno: Option<i32>,
+    /// Project, used bytes and limit.
+    #[serde(default)]
+    pub quota: Option<(u32, u64, u64)>,
 }
 
 /// A job with its number.

@@ -105,7 +105,7 @@ fn talk(mut stream: UnixStream, policy: &Policy, busy: &Arc<Busy>) -> io::Result
                 continue;
             }
         };
-        let key = key(&request.task);
+        let key = key(&request);
         let Some(taken) = busy.take(&key) else {
             let text = format!("{} (another job)", key.display());
             answer(&writer, request.id, Err(JobError::Busy(text)));
@@ -118,9 +118,13 @@ fn talk(mut stream: UnixStream, policy: &Policy, busy: &Arc<Busy>) -> io::Result
 }
 
 /// What may not be done twice at once.
-fn key(task: &Task) -> PathBuf {
-    match task {
+fn key(request: &Request) -> PathBuf {
+    match &request.task {
         Task::Ping => PathBuf::from("ping"),
+        // In nobody's way.
+        Task::ProjectQuota { .. }
+        | Task::NextProjectQuota { .. }
+        | Task::SetProjectLimit { .. } => PathBuf::from(format!("quota {}", request.id)),
         Task::Mount { target, .. }
         | Task::Umount { target, .. }
         | Task::Chown { target, .. }
@@ -135,7 +139,12 @@ fn attend(policy: &Policy, request: Request, writer: &Arc<Mutex<UnixStream>>, ta
     let (policy, id) = (policy.clone(), request.id);
     std::thread::spawn(move || {
         let done = job::run(&policy, &request.task, limit);
-        tracing::info!(task = ?request.task, done = ?done, "job of the keeper of mounts");
+        match &request.task {
+            Task::ProjectQuota { .. } | Task::NextProjectQuota { .. } if done.is_ok() => {
+                tracing::debug!(task = ?request.task, ?done, "job of the keeper of mounts");
+            }
+            task => tracing::info!(?task, ?done, "job of the keeper of mounts"),
+        }
         // The path stays taken until here, also when the answer was that it takes too long.
         drop(taken);
         let _ = tell.send(done);

@@ -36,6 +36,7 @@ impl Scene {
         let texts = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
         let policy = Policy {
             roots: vec![dir.path().join("volume")],
+            limited: vec![dir.path().join("volume")],
             fs_types: texts(&["tmpfs", "bind"]),
             options: texts(&["ro", "size"]),
             sources: vec![dir.path().join("shared").display().to_string()],
@@ -99,6 +100,33 @@ impl Drop for Scene {
         // A test that failed half-way must not leave mounts behind.
         for name in ["volume/a", "volume"] {
             let _ = rustix::mount::unmount(self.path(name), rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+#[test]
+fn projects_are_limited_on_volumes_that_have_them_alone() {
+    let Some(scene) = Scene::new() else { return };
+    for (at, project, denied) in [
+        ("volume", 7, false),
+        ("volume", 0, true),
+        ("shared", 7, true),
+        ("volume/../shared", 7, true),
+    ] {
+        let target = scene.path(at);
+        let limit_bytes = 1 << 20;
+        let done = scene.run(Task::SetProjectLimit {
+            target,
+            project,
+            limit_bytes,
+        });
+        match done {
+            Err(ClientError::Refused(text)) if denied => {
+                assert!(text.starts_with("denied: "), "{text}");
+            }
+            // A temporary directory has no quotas: the kernel's own word for it comes through.
+            Ok(text) if !denied => assert!(text.contains("\"errno\":"), "{text}"),
+            done => panic!("{at} {project}: {done:?}"),
         }
     }
 }

@@ -84,7 +84,7 @@ fn build(
     kind: Kind,
     spec: &Spec,
     limits: &Limits,
-    quota: &Arc<dyn QuotaPrivilege>,
+    quota: &dyn Fn(&Spec) -> Arc<dyn QuotaPrivilege>,
     outside: &Arc<Outside>,
 ) -> Result<Arc<dyn Backend>, SpecError> {
     let (name, path) = (&spec.name, spec.path.clone());
@@ -96,7 +96,7 @@ fn build(
         Kind::Vfs => Arc::new(Vfs::new(name, path, limits)),
         Kind::Xfs => {
             let options = XfsOptions::read(spec)?;
-            Arc::new(Xfs::new(name, path, limits, options, Arc::clone(quota)))
+            Arc::new(Xfs::new(name, path, limits, options, quota(spec)))
         }
         Kind::CephFs => Arc::new(CephFs::new(spec, path, limits)?),
         Kind::Noop => Arc::new(Noop),
@@ -152,17 +152,17 @@ impl Volumes {
     /// # Errors
     /// [`SpecError`].
     pub fn new(specs: Vec<Spec>, limits: &Limits) -> Result<Self, SpecError> {
-        Self::with_privilege(specs, limits, Arc::new(OwnRight))
+        Self::with_privilege(specs, limits, &|_| Arc::new(OwnRight))
     }
 
-    /// As [`Self::new`]; limits of projects are asked for through `quota`.
+    /// As [`Self::new`]; limits of projects of a volume are asked for through what `quota` gives.
     ///
     /// # Errors
     /// [`SpecError`].
     pub fn with_privilege(
         specs: Vec<Spec>,
         limits: &Limits,
-        quota: Arc<dyn QuotaPrivilege>,
+        quota: &dyn Fn(&Spec) -> Arc<dyn QuotaPrivilege>,
     ) -> Result<Self, SpecError> {
         let outside = Arc::default();
         let mut listed: Vec<Arc<Volume>> = Vec::new();
@@ -174,7 +174,7 @@ impl Volumes {
                 let (volume, backend) = (spec.name, spec.backend);
                 return Err(SpecError::UnknownBackend { volume, backend });
             };
-            let backend = build(kind, &spec, limits, &quota, &outside)?;
+            let backend = build(kind, &spec, limits, quota, &outside)?;
             listed.push(Arc::new(Volume::new(spec, backend)));
         }
         let noop = Spec {

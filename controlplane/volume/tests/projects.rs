@@ -93,7 +93,8 @@ impl Scene {
             fsprefix: ".".to_owned(),
             options: options.as_object().unwrap().clone(),
         };
-        let volumes = Volumes::with_privilege(vec![spec], &Limits::default(), right).unwrap();
+        let right = |_: &Spec| Arc::clone(&right);
+        let volumes = Volumes::with_privilege(vec![spec], &Limits::default(), &right).unwrap();
         volumes.find("v").unwrap()
     }
 

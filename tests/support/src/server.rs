@@ -1,7 +1,9 @@
 //! The program under test: started with its own directory, ports and secrets; ended with its value.
 
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -156,6 +158,8 @@ impl Server {
             None => TempDir::with_prefix("storage-test-"),
         };
         let dir = dir.expect("a temporary directory");
+        // For servers that become another user.
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("our own");
         for part in ["state", VOLUME, OTHER_VOLUME, "outside"] {
             std::fs::create_dir(dir.path().join(part)).expect("a directory for the test");
         }

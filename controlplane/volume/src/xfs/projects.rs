@@ -66,7 +66,10 @@ impl Projects {
         if !held.map_err(|error| refused("look at project quotas", &error))? {
             return Ok(Some(format!("mounted without project quotas: {advice}")));
         }
-        if let Err(error) = self.privilege.project_quota(dir.as_fd(), 0) {
+        if let Err(error) = self.privilege.project_quota(dir.as_fd(), self.project_min)
+            // Somebody will be asked who is not there yet.
+            && error.kind() != std::io::ErrorKind::WouldBlock
+        {
             let error = refused("read project quotas", &error);
             tracing::warn!(%error, "quota scopes cannot be made or limited");
         }
