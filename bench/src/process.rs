@@ -101,6 +101,17 @@ pub fn usage(pids: &[u32]) -> Usage {
     sum
 }
 
+/// Lets the peak of the resident memory of processes and all their descendants begin anew.
+///
+/// Without the right to do so the peak stays that since its start: proc_pid_clear_refs(5).
+pub fn forget_peak(pids: &[u32]) {
+    let mut todo = pids.to_vec();
+    while let Some(pid) = todo.pop() {
+        let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
+        todo.extend(children(pid));
+    }
+}
+
 fn children(pid: u32) -> Vec<u32> {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();

@@ -39,7 +39,7 @@ pub const LATER: [(&str, &str); 2] = [("original-26.8.1", "26.8.1"), ("original-
 const PYTHON: &str = "3.13";
 const VOLUME: &str = "bench";
 const TOKEN_SECRET: &str = "bench-token-secret";
-const MANAGER_SECRET: &str = "bench-manager-secret";
+pub(crate) const MANAGER_SECRET: &str = "bench-manager-secret";
 /// What it cannot start without, and the Debian packages that hold it.
 const HELPERS: [(&str, &[&str]); 2] = [
     ("etcd", &["etcd-server"]),
@@ -152,6 +152,13 @@ impl Peer for Original {
     }
 
     fn start(&self, fixture: &Fixture, start: &Start) -> Result<Box<dyn Running>, Reason> {
+        Ok(Box::new(self.serve(&fixture.root, start)?))
+    }
+}
+
+impl Original {
+    /// Starts it on the volume `root`; comes back when it answers.
+    pub(crate) fn serve(&self, root: &Path, start: &Start) -> Result<Server, Reason> {
         let redis = self.start_redis(start)?;
         let etcd = self.start_etcd(start)?;
         etcd.put("/sorna/local/config/redis/addr", &redis.1.to_string())?;
@@ -163,7 +170,7 @@ impl Peer for Original {
             monitors: [free_address()?.port(), free_address()?.port()],
         };
         let config = start.scratch.join("storage-proxy.toml");
-        std::fs::write(&config, configuration(fixture, start, &addresses))?;
+        std::fs::write(&config, configuration(root, start, &addresses))?;
         let mut command = Command::new(self.python());
         command.args(["-m", "ai.backend.storage.server", "-f"]);
         command.arg(&config).env("TMPDIR", &start.scratch);
@@ -176,16 +183,15 @@ impl Peer for Original {
         } else {
             daemon.until_answering(addresses.client)?;
         }
-        Ok(Box::new(Server {
+        Ok(Server {
             daemon,
             client: addresses.client,
             manager: addresses.manager,
+            redis: redis.1,
             _helpers: [redis.0, etcd.daemon],
-        }))
+        })
     }
-}
 
-impl Original {
     fn start_redis(&self, start: &Start) -> Result<(Daemon, SocketAddr), Reason> {
         let address = free_address()?;
         let mut command = self.helper("redis-server");
@@ -252,7 +258,7 @@ struct Addresses {
     monitors: [u16; 2],
 }
 
-fn configuration(fixture: &Fixture, start: &Start, at: &Addresses) -> String {
+fn configuration(root: &Path, start: &Start, at: &Addresses) -> String {
     let address = |at: SocketAddr| format!("{{ host = \"{}\", port = {} }}", at.ip(), at.port());
     let tls = match &start.tls {
         Some(files) => format!(
@@ -268,7 +274,7 @@ fn configuration(fixture: &Fixture, start: &Start, at: &Addresses) -> String {
         "[etcd]\nnamespace = \"local\"\naddr = {}\n\
          [storage-proxy]\nnode-id = \"i-bench\"\nnum-proc = {}\nevent-loop = \"uvloop\"\n\
          ipc-base-path = \"{scratch}/ipc\"\nsecret = \"{TOKEN_SECRET}\"\n\
-         session-expire = \"1d\"\nuser = -1\ngroup = -1\n\
+         session-expire = \"1d\"\nscandir-limit = 0\nuser = -1\ngroup = -1\n\
          aiomonitor-termui-port = {termui}\naiomonitor-webui-port = {webui}\n\
          [api.client]\nservice-addr = {}\n{tls}\n\
          [api.manager]\nservice-addr = {}\ninternal-addr = {}\nssl-enabled = false\n\
@@ -281,16 +287,18 @@ fn configuration(fixture: &Fixture, start: &Start, at: &Addresses) -> String {
         address(at.client),
         address(at.manager),
         address(at.internal),
-        fixture.root.display(),
+        root.display(),
     )
 }
 
 /// It runs.
 #[derive(Debug)]
-struct Server {
+pub(crate) struct Server {
     daemon: Daemon,
     client: SocketAddr,
-    manager: SocketAddr,
+    pub(crate) manager: SocketAddr,
+    /// Where it notes how far its background tasks are.
+    pub(crate) redis: SocketAddr,
     _helpers: [Daemon; 2],
 }
 

@@ -102,6 +102,22 @@ pub(super) fn warm(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Reads every file, so that its content is in memory.
+pub(super) fn read(root: &Path) -> io::Result<()> {
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                todo.push(entry.path());
+            } else {
+                fs::read(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Removes a tree that this program made; gone already is fine.
 pub(super) fn remove(root: &Path) -> io::Result<()> {
     match fs::remove_dir_all(root) {

@@ -84,6 +84,15 @@ pub(super) fn of(deed: Deed, dir: &Path) -> Vec<Tool> {
 }
 
 impl Tool {
+    /// What it is called in the report with the time until all is on the disk.
+    pub(super) fn synced(&self) -> &'static str {
+        match self.name {
+            "cpz" => "cpz, then synced",
+            "cp" => "cp, then synced",
+            _ => "then synced",
+        }
+    }
+
     /// Runs it to its end.
     pub(super) fn run(&self, paths: &[&PathBuf]) -> Result<Took, Problem> {
         let mut command = Command::new(&self.program);
@@ -110,7 +119,7 @@ impl Tool {
             return Ok(Took {
                 wall,
                 cpu,
-                first: None,
+                ..Took::default()
             });
         }
         let said = String::from_utf8_lossy(&output.stderr);

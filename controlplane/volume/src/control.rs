@@ -61,11 +61,6 @@ impl Control {
         }
     }
 
-    /// Whether a total of bytes is known.
-    pub(crate) fn counts_bytes(&self) -> bool {
-        0 < self.bytes_total.load(Ordering::Relaxed)
-    }
-
     pub(crate) fn check(&self) -> Result<(), VolumeError> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(VolumeError::Cancelled);

@@ -30,14 +30,13 @@ use crate::control::Control;
 use crate::copy::content::{Pair, Ways};
 use crate::copy::facts::Facts;
 use crate::crew::{self, Names, Visit};
-use crate::entries::{for_each, kind_of};
+use crate::entries::{known_kind, survey};
 use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::place::{Place, Shelf};
 
-/// Mode of directories and files that are not finished.
+/// Mode of directories that are not finished: what lies in them is nobody else's yet.
 const CLOSED_DIR: u32 = 0o700;
-const CLOSED_FILE: u32 = 0o600;
 
 /// Copies everything in `from`, and what `from` itself says about itself, to `to`, which is empty
 /// or holds what an earlier run has copied: what is whole of that stays.
@@ -47,7 +46,7 @@ const CLOSED_FILE: u32 = 0o600;
 /// # Errors
 /// [`VolumeError::Cancelled`], and the first refusal of the system; `to` holds a part then.
 pub(crate) fn tree(
-    mut from: Dir,
+    from: Dir,
     mut to: Dir,
     ways: &Ways,
     limits: &Limits,
@@ -59,7 +58,7 @@ pub(crate) fn tree(
     copying.resumes = to.entries().next().transpose()?.is_some();
     let shelves = shelves(limits);
     let to = Place::root(to, &to_stat, &shelves.1);
-    let names = copying.entries(&mut from, &to)?;
+    let names = copying.entries(&from, &to)?;
     let from = Place::root(from, &from_stat, &shelves.0);
     let root = Both {
         from,
@@ -133,6 +132,7 @@ struct Copying<'a> {
     resumes: bool,
     named: Mutex<HashMap<(u64, u64), FirstCopy>>,
     named_max: usize,
+    threads_max: usize,
     entries: AtomicU64,
     bytes: AtomicU64,
     skipped: Mutex<Vec<String>>,
@@ -149,6 +149,7 @@ impl<'a> Copying<'a> {
             resumes: false,
             named: Mutex::new(HashMap::new()),
             named_max: limits.hard_links_max,
+            threads_max: limits.tree_threads_max,
             entries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             skipped: Mutex::new(Vec::new()),
@@ -167,18 +168,25 @@ impl<'a> Copying<'a> {
     }
 
     /// Copies all entries of a directory but its directories, whose names are returned.
-    fn entries(&self, from: &mut Dir, to: &Arc<Place>) -> Result<Names, VolumeError> {
-        let mut names = Names::default();
-        for_each(from, |from, entry| {
+    fn entries(&self, from: &Dir, to: &Arc<Place>) -> Result<Names, VolumeError> {
+        let found_dirs = Mutex::new(Names::default());
+        let each = |names: &mut Names, name: &OsStr, kind| {
             self.control.check()?;
-            match found(kind_of(from, entry))? {
-                Some(FileKind::Dir) => names.push(&entry.name),
-                Some(kind) => self.leaf(from, to, &entry.name, kind)?,
+            match found(known_kind(from, name, kind))? {
+                Some(FileKind::Dir) => names.push(name),
+                Some(kind) => self.leaf(from, to, name, kind)?,
                 None => {}
             }
             Ok(())
-        })?;
-        Ok(names)
+        };
+        let done = |mut names: Names| {
+            if 0 < names.len() {
+                found_dirs.lock().append(&mut names);
+            }
+            Ok(())
+        };
+        survey(from, self.threads_max, Names::default, each, done)?;
+        Ok(found_dirs.into_inner())
     }
 
     /// Copies one entry that is no directory.
@@ -218,7 +226,7 @@ impl<'a> Copying<'a> {
     }
 
     fn file(&self, from: &Dir, to: &Arc<Place>, name: &OsStr) -> Result<(), VolumeError> {
-        let opened = from.open_file(name).map_err(VolumeError::from);
+        let opened = from.open_source(name).map_err(VolumeError::from);
         let Some(opened) = found(opened)? else {
             return Ok(());
         };
@@ -290,7 +298,7 @@ impl<'a> Copying<'a> {
             return Ok(());
         }
         let facts = Facts::of(&source.fd)?;
-        let file = to.create_file(name, CLOSED_FILE)?;
+        let file = to.create_file(name, facts.mode_at_first())?;
         let pair = Pair {
             from: source.fd.as_fd(),
             to: file.as_fd(),
@@ -331,7 +339,7 @@ impl<'a> Copying<'a> {
             return Ok(None);
         };
         let opened = above.open_dir(name).map_err(VolumeError::from);
-        let Some(mut from) = found(opened)? else {
+        let Some(from) = found(opened)? else {
             return Ok(None);
         };
         let stat = from.metadata()?;
@@ -349,7 +357,7 @@ impl<'a> Copying<'a> {
         };
         let to_stat = to.metadata()?;
         let to = parent.to.child(name, to, &to_stat);
-        let names = self.entries(&mut from, &to)?;
+        let names = self.entries(&from, &to)?;
         let from = parent.from.child(name, from, &stat);
         if names.len() > 0 {
             from.shelve();

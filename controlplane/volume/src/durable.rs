@@ -4,12 +4,18 @@
 //! it says is about everybody: over NFS the refusal of somebody else's bytes, for their quota, is
 //! told to whoever syncs next. Only then each file is asked by itself.
 //!
+//! What was copied is written while more is copied, so that the disk does not wait for the
+//! processor, nor the end for the disk.
+//!
 //! Law: of the tree's own bytes no refusal is missed.
 //!
 //! Source: syncfs(2); `Documentation/filesystems/vfs.rst` of Linux, on the reporting of errors.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use proxy_anchor::{Dir, FileKind};
 use rustix::io::Errno;
@@ -21,15 +27,57 @@ use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::place::{Place, Shelf};
 
-/// See the module.
+/// How much of a copy, in time, is written behind it at once.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Fills the tree `dir` and makes it durable.
+///
+/// # Errors
+/// Those of `fill`, the refusal of the system, and [`VolumeError::Cancelled`].
+pub(crate) fn filled<T>(
+    dir: &Dir,
+    limits: &Limits,
+    control: &Control,
+    fill: impl FnOnce() -> Result<T, VolumeError>,
+) -> Result<T, VolumeError> {
+    let (working, done) = mpsc::channel::<()>();
+    let (filled, refused) = thread::scope(|scope| {
+        let flusher = thread::Builder::new().name("tree-flush".to_owned());
+        let flusher = flusher.spawn_scoped(scope, move || {
+            while done.recv_timeout(FLUSH_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                // It is told once only, and must not get lost.
+                rustix::fs::syncfs(dir)?;
+            }
+            Ok(())
+        });
+        let filled = fill();
+        drop(working);
+        // A refused thread is no error: all is written at the end then.
+        let flushed = flusher.map_or(Ok(()), |flusher| flusher.join().unwrap_or(Err(Errno::IO)));
+        (filled, flushed.err())
+    });
+    let filled = filled?;
+    match refused {
+        Some(errno) => each(dir, errno, limits, control)?,
+        None => tree(dir, limits, control)?,
+    }
+    Ok(filled)
+}
+
+/// Makes the tree `dir` durable.
 ///
 /// # Errors
 /// The refusal of the system, and [`VolumeError::Cancelled`].
 pub(crate) fn tree(dir: &Dir, limits: &Limits, control: &Control) -> Result<(), VolumeError> {
-    let Err(errno) = rustix::fs::syncfs(dir) else {
-        return Ok(());
-    };
-    tracing::debug!(%errno, "a file system could not be synced: the tree's files are");
+    match rustix::fs::syncfs(dir) {
+        Ok(()) => Ok(()),
+        Err(errno) => each(dir, errno, limits, control),
+    }
+}
+
+/// Asks each file by itself, since all together were refused.
+fn each(dir: &Dir, refused: Errno, limits: &Limits, control: &Control) -> Result<(), VolumeError> {
+    tracing::debug!(%refused, "a file system could not be synced: the tree's files are");
     let mut dir = dir.try_clone()?;
     let stat = dir.metadata()?;
     let names = sync_entries(&mut dir, control)?;

@@ -5,17 +5,21 @@
 //! whose entries are only looked at is shared by several threads.
 
 use std::ffi::OsStr;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::thread;
 
 use parking_lot::Mutex;
 use proxy_anchor::{Dir, DirEntry, FileKind};
 
-use crate::crew::Names;
 use crate::error::VolumeError;
 
 /// Batches of entries, about a thousand each, after which a directory is large: from there on
-/// looking at its entries takes longer than starting threads.
+/// working on its entries takes longer than starting threads.
 const BATCHES_ALONE: usize = 4;
+
+/// Batches that one thread takes at a time from a large directory.
+const BATCHES_SHARED: usize = 8;
 
 /// Entries read ahead at most; about one buffer of the system call.
 const READ_AHEAD_MAX: usize = 1024;
@@ -43,7 +47,7 @@ pub(crate) fn for_each(
     Ok(())
 }
 
-/// Looks at every entry of `dir`, which was just opened; up to `threads` threads look at a large
+/// Calls `each` for every entry of `dir`, from its first; up to `threads` threads share a large
 /// one. Each gathers into something of its own, which `done` takes whenever a batch is done.
 ///
 /// # Errors
@@ -52,13 +56,18 @@ pub(crate) fn survey<A>(
     dir: &Dir,
     threads: usize,
     begin: impl Fn() -> A + Sync,
-    each: impl Fn(&mut A, &OsStr) + Sync,
+    each: impl Fn(&mut A, &OsStr, FileKind) -> Result<(), VolumeError> + Sync,
     done: impl Fn(A) -> Result<(), VolumeError> + Sync,
 ) -> Result<(), VolumeError> {
+    dir.begin_anew()?;
     let turn = |buffer: &mut Vec<u8>| {
-        let mut gathered = begin();
-        let more = dir.read_batch(buffer, |name, _| each(&mut gathered, name))?;
-        done(gathered).map(|()| more)
+        let (mut gathered, mut worked) = (begin(), Ok(()));
+        let more = dir.read_batch(buffer, |name, kind, _| {
+            if worked.is_ok() {
+                worked = each(&mut gathered, name, kind);
+            }
+        })?;
+        worked.and_then(|()| done(gathered)).map(|()| more)
     };
     let mut buffer = Vec::new();
     for _ in 0..BATCHES_ALONE {
@@ -66,29 +75,34 @@ pub(crate) fn survey<A>(
             return Ok(());
         }
     }
-    // One at a time reads names; looking at them, which takes longer, is done side by side.
+    // One at a time reads names; working on them, which takes longer, is done side by side.
     let reading = Mutex::new(true);
-    let work = || {
+    let share = || {
         let mut buffer = Vec::new();
         loop {
-            let mut names = Names::default();
+            let mut batch = Batch::default();
             let mut more = reading.lock();
-            if !*more {
+            for _ in 0..BATCHES_SHARED {
+                if *more {
+                    let push = |name: &OsStr, kind, ino| batch.push(name, kind, ino);
+                    *more = dir.read_batch(&mut buffer, push)?;
+                }
+            }
+            drop(more);
+            if batch.entries.is_empty() {
                 return Ok(());
             }
-            let read = dir.read_batch(&mut buffer, |name, _| names.push(name));
-            *more = *read.as_ref().unwrap_or(&false);
-            drop(more);
-            read?;
             let mut gathered = begin();
-            while let Some(name) = names.pop() {
-                each(&mut gathered, &name);
-            }
-            if let Err(error) = done(gathered) {
-                *reading.lock() = false;
-                return Err(error);
-            }
+            batch.each(|name, kind| each(&mut gathered, name, kind))?;
+            done(gathered)?;
         }
+    };
+    let work = || {
+        let worked = share();
+        if worked.is_err() {
+            *reading.lock() = false;
+        }
+        worked
     };
     thread::scope(|scope| {
         let spawn = |_| {
@@ -106,15 +120,57 @@ pub(crate) fn survey<A>(
     })
 }
 
+/// Entries of some readings, packed.
+#[derive(Default)]
+struct Batch {
+    names: Vec<u8>,
+    entries: Vec<Packed>,
+}
+
+struct Packed {
+    ino: u64,
+    name: Range<usize>,
+    kind: FileKind,
+}
+
+impl Batch {
+    fn push(&mut self, name: &OsStr, kind: FileKind, ino: u64) {
+        let start = self.names.len();
+        self.names.extend_from_slice(name.as_bytes());
+        let name = start..self.names.len();
+        self.entries.push(Packed { ino, name, kind });
+    }
+
+    /// In the order of their inodes, as they lie on the disk: names come in the order of hashes.
+    fn each(
+        mut self,
+        mut each: impl FnMut(&OsStr, FileKind) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        self.entries.sort_unstable_by_key(|entry| entry.ino);
+        self.entries.into_iter().try_for_each(|entry| {
+            let name = OsStr::from_bytes(&self.names[entry.name]);
+            each(name, entry.kind)
+        })
+    }
+}
+
 /// The kind of an entry, asking the entry itself where the directory does not say.
 ///
 /// # Errors
 /// Those of asking, `ENOENT` when it has vanished.
 pub(crate) fn kind_of(dir: &Dir, entry: &DirEntry) -> Result<FileKind, VolumeError> {
-    if entry.kind != FileKind::Unknown {
-        return Ok(entry.kind);
+    known_kind(dir, &entry.name, entry.kind)
+}
+
+/// As [`kind_of`], of a name and what its directory says.
+///
+/// # Errors
+/// As [`kind_of`].
+pub(crate) fn known_kind(dir: &Dir, name: &OsStr, said: FileKind) -> Result<FileKind, VolumeError> {
+    if said != FileKind::Unknown {
+        return Ok(said);
     }
-    let stat = dir.stat(&entry.name)?;
+    let stat = dir.stat(name)?;
     Ok(match () {
         () if stat.is_dir() => FileKind::Dir,
         () if stat.is_file() => FileKind::File,

@@ -161,7 +161,7 @@ pub(crate) fn delete(
 
 /// Counts what is to be removed, so that progress has a total; within a bound of time, or not.
 fn announce(trees: &[Detached], limits: &Limits, control: &Control) -> Result<(), VolumeError> {
-    let tally = Tally::new(Some(Instant::now() + COUNT_TIME_MAX), limits);
+    let tally = Tally::of_names(Some(Instant::now() + COUNT_TIME_MAX), limits);
     let mut entries = 0;
     for tree in trees {
         // Its own directory goes as well.
@@ -171,7 +171,7 @@ fn announce(trees: &[Detached], limits: &Limits, control: &Control) -> Result<()
         }
     }
     let sums = tally.sums();
-    control.announce(entries + sums.entries, sums.content_bytes);
+    control.announce(entries + sums.entries, 0);
     Ok(())
 }
 
@@ -493,9 +493,9 @@ pub(crate) fn fill(
             free_bytes,
         });
     }
-    let cloned = copy::tree(from, to.try_clone()?, &ways, limits, control)?;
-    // Brings up what a network mount has to say about space at last.
-    durable::tree(to, limits, control)?;
+    let cloned = durable::filled(to, limits, control, || {
+        copy::tree(from, to.try_clone()?, &ways, limits, control)
+    })?;
     control.check()?;
     Ok(cloned)
 }

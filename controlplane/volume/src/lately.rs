@@ -214,7 +214,7 @@ impl Counting<'_> {
         while more {
             self.check()?;
             let mut looked = 0;
-            more = dir.read_batch(&mut buffer, |name, _| {
+            more = dir.read_batch(&mut buffer, |name, _, _| {
                 looked += 1;
                 if let Ok(stat) = dir.stat(name) {
                     note(&mut record, name, &stat);

@@ -173,7 +173,7 @@ impl Reader {
         while more && 0 < self.left && entries.len() < BATCH_LEN_MIN {
             let mut failed = None;
             let (folder, dir) = (&self.folder, &self.dir);
-            more = dir.read_batch(&mut self.buffer, |name, _| {
+            more = dir.read_batch(&mut self.buffer, |name, _, _| {
                 if self.left == 0 || failed.is_some() {
                     return;
                 }

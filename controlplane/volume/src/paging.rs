@@ -252,7 +252,7 @@ impl<'a> Sorted<'a> {
         let mut buffer = Vec::new();
         let mut more = true;
         while more {
-            more = dir.read_batch(&mut buffer, |name, _| {
+            more = dir.read_batch(&mut buffer, |name, _, _| {
                 if after.is_some_and(|after| name.as_bytes() <= after.as_slice()) {
                     return;
                 }

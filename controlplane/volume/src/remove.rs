@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use proxy_anchor::{AnchorError, Dir, DirEntry, FileKind, Stat};
+use proxy_anchor::{AnchorError, Dir, FileKind};
 use rustix::io::Errno;
 
 use crate::cephfs::snapshots;
 use crate::control::Control;
 use crate::crew::{self, Names, Visit};
-use crate::entries::{for_each, kind_of};
+use crate::entries::{known_kind, survey};
 use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::place::{Place, Shelf};
@@ -35,7 +35,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(25);
 ///
 /// # Errors
 /// [`VolumeError::Cancelled`], and the first refusal of the system.
-pub(crate) fn empty(mut dir: Dir, limits: &Limits, control: &Control) -> Result<u64, VolumeError> {
+pub(crate) fn empty(dir: Dir, limits: &Limits, control: &Control) -> Result<u64, VolumeError> {
     let stat = dir.metadata()?;
     let removal = Removal {
         control,
@@ -48,7 +48,7 @@ pub(crate) fn empty(mut dir: Dir, limits: &Limits, control: &Control) -> Result<
     let mut rounds = 0;
     loop {
         let before = removal.removed.load(Ordering::Relaxed);
-        let names = removal.clear(&mut dir)?;
+        let names = removal.clear(&dir)?;
         let shelf = Shelf::new(limits.dirs_open_max);
         let root = Place::root(dir.try_clone()?, &stat, &shelf);
         crew::walk(&removal, root, names, limits.tree_threads_max)?;
@@ -99,38 +99,42 @@ struct Removal<'a> {
 
 impl Removal<'_> {
     /// Removes all entries of `dir` but the directories, whose names are returned.
-    fn clear(&self, dir: &mut Dir) -> Result<Names, VolumeError> {
-        let mut names = Names::default();
-        for_each(dir, |dir, entry| {
+    fn clear(&self, dir: &Dir) -> Result<Names, VolumeError> {
+        let found = Mutex::new(Names::default());
+        let each = |names: &mut Names, name: &OsStr, kind| {
             self.control.check()?;
-            match kind_of(dir, entry) {
-                Ok(FileKind::Dir) => names.push(&entry.name),
-                Ok(_) => self.unlink(dir, entry, &mut names)?,
+            match known_kind(dir, name, kind) {
+                Ok(FileKind::Dir) => names.push(name),
+                Ok(_) => self.unlink(dir, name, names)?,
                 Err(error) if error.errno() == Some(Errno::NOENT) => {}
                 Err(error) => return Err(error),
             }
             Ok(())
-        })?;
-        Ok(names)
+        };
+        let done = |mut names: Names| {
+            if 0 < names.len() {
+                found.lock().append(&mut names);
+            }
+            Ok(())
+        };
+        survey(
+            dir,
+            self.limits.tree_threads_max,
+            Names::default,
+            each,
+            done,
+        )?;
+        Ok(found.into_inner())
     }
 
-    fn unlink(&self, dir: &Dir, entry: &DirEntry, names: &mut Names) -> Result<(), VolumeError> {
-        // Asked only where a total says that somebody watches; counting has just cached it.
-        let stat = match self.control.counts_bytes() {
-            true => dir.stat(&entry.name).ok().filter(Stat::is_file),
-            false => None,
-        };
-        match self.removing(dir, |dir| dir.unlink(&entry.name)) {
-            Ok(()) => {
-                self.control.add_bytes(stat.map_or(0, |stat| stat.size));
-                Ok(())
-            }
+    fn unlink(&self, dir: &Dir, name: &OsStr, names: &mut Names) -> Result<(), VolumeError> {
+        match self.removing(dir, |dir| dir.unlink(name)) {
             // It has become a directory since it was listed.
             Err(error) if error.errno() == Some(Errno::ISDIR) => {
-                names.push(&entry.name);
+                names.push(name);
                 Ok(())
             }
-            Err(error) => Err(error),
+            done => done,
         }
     }
 
@@ -183,7 +187,7 @@ impl Visit for Removal<'_> {
             let _ = above.unlock_dir(name);
             opened = above.open_dir(name).map_err(VolumeError::from);
         }
-        let mut dir = match opened {
+        let dir = match opened {
             Ok(dir) => dir,
             Err(error) => match error.errno() {
                 Some(Errno::NOENT | Errno::STALE) => return Ok(None),
@@ -200,7 +204,7 @@ impl Visit for Removal<'_> {
             let path = String::from_utf8_lossy(dir.location()).into_owned();
             return Err(VolumeError::os("remove mounted file system", Errno::BUSY).at(|| path));
         }
-        let names = self.clear(&mut dir)?;
+        let names = self.clear(&dir)?;
         let place = parent.child(name, dir, &stat);
         if names.len() > 0 {
             place.shelve();

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use proxy_anchor::{Dir, Stat};
+use proxy_anchor::{Dir, FileKind, Stat};
 use rustix::io::Errno;
 
 use crate::control::Control;
@@ -42,6 +42,7 @@ pub(crate) struct Tally {
     until: Option<Instant>,
     seen: Mutex<HashSet<(u64, u64)>>,
     seen_max: usize,
+    names_only: bool,
 }
 
 /// What a scan has seen so far.
@@ -65,6 +66,15 @@ impl Tally {
             until,
             seen: Mutex::new(HashSet::new()),
             seen_max: limits.hard_links_max,
+            names_only: false,
+        }
+    }
+
+    /// A scan of which only [`Sums::entries`] is wanted: files are not looked at.
+    pub(crate) fn of_names(until: Option<Instant>, limits: &Limits) -> Self {
+        Self {
+            names_only: true,
+            ..Self::new(until, limits)
         }
     }
 
@@ -99,6 +109,7 @@ impl Tally {
             control,
             dev: stat.dev,
             threads_max: limits.tree_threads_max,
+            names_only: self.names_only,
         };
         let shelf = Shelf::new(limits.dirs_open_max);
         let walked = scan.count(&dir).and_then(|names| {
@@ -149,6 +160,7 @@ struct Scan<'a> {
     control: &'a Control,
     dev: u64,
     threads_max: usize,
+    names_only: bool,
 }
 
 /// What one thread has seen of one directory.
@@ -170,7 +182,14 @@ impl Scan<'_> {
             }
             self.tally.check(self.control)
         };
-        let each = |seen: &mut Seen, name: &OsStr| self.look(dir, name, seen);
+        let each = |seen: &mut Seen, name: &OsStr, kind| {
+            if self.names_only && kind != FileKind::Dir && kind != FileKind::Unknown {
+                seen.sums.entries += 1;
+            } else {
+                self.look(dir, name, seen);
+            }
+            Ok(())
+        };
         survey(dir, self.threads_max, Seen::default, each, done)?;
         Ok(found.into_inner())
     }

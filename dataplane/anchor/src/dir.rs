@@ -186,6 +186,21 @@ impl Dir {
         }
     }
 
+    /// As [`Dir::open_file`], to copy from: where the owner asks, reading is not noted as an
+    /// access (`O_NOATIME`, open(2)). The descriptor keeps `O_NONBLOCK`, which regular files
+    /// ignore.
+    pub fn open_source(&self, name: &OsStr) -> Result<Opened> {
+        let bytes = self.name(name)?;
+        let flags = sys::FILE_READ | OFlags::NOFOLLOW | OFlags::NOATIME;
+        match sys::open(&self.fd, bytes, flags) {
+            Ok(fd) => {
+                let stat = Stat::of(&fd).map_err(|errno| self.os("stat", bytes, errno))?;
+                Ok(Opened { fd, stat })
+            }
+            Err(_) => self.open_file(name),
+        }
+    }
+
     /// A new file, open for reading and writing; `mode` through the umask. `EEXIST` when the
     /// name is taken, also by a link.
     pub fn create_file(&self, name: &OsStr, mode: u32) -> Result<OwnedFd> {
@@ -278,11 +293,11 @@ impl Dir {
     pub fn read_batch(
         &self,
         buf: &mut Vec<u8>,
-        mut each: impl FnMut(&OsStr, FileKind),
+        mut each: impl FnMut(&OsStr, FileKind, u64),
     ) -> Result<bool> {
-        let more = self.next_batch(buf, |name, kind, _| {
+        let more = self.next_batch(buf, |name, kind, ino| {
             if !(self.hides_staging && name == STAGING_DIR.as_bytes()) {
-                each(OsStr::from_bytes(name), kind);
+                each(OsStr::from_bytes(name), kind, ino);
             }
         });
         more.map_err(|errno| self.os("list", b"", errno))
@@ -317,6 +332,11 @@ impl Dir {
                 return Ok(true);
             }
         }
+    }
+
+    /// Lets [`Dir::read_batch`] begin anew.
+    pub fn begin_anew(&self) -> Result<()> {
+        self.rewind().map_err(|errno| self.os("list", b"", errno))
     }
 
     /// Reads entries up to a batch. `false` when the directory is at its end.

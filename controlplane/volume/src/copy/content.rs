@@ -1,13 +1,15 @@
 //! The content of one file into another, by the cheapest way that both file systems allow.
 //!
 //! Laws
-//! - Order of ways: share the extents (FICLONE), let the kernel or the server copy
-//!   (`copy_file_range`), read and write. A refusal leads to the next way, a full disk does not.
+//! - Order of ways: share the extents (FICLONE), let the kernel or the server copy what is not
+//!   small (`copy_file_range`), read and write. A refusal leads to the next way, a full disk does
+//!   not.
 //! - What is a hole in the source is a hole in the copy.
 //! - A way that a file system does not know is asked for once per tree, not once per file.
 //!
 //! Source: ioctl_ficlone(2), copy_file_range(2), lseek(2); NFS 3 knows none of the first two.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +25,9 @@ use crate::error::VolumeError;
 /// Bytes per `copy_file_range`: between two of them progress moves and a cancel is noticed.
 const PIECE_BYTES: u64 = 16 * MIB;
 /// Bytes per read and write, the size that `cp` found to be past the knee of the curve.
-const BUFFER_BYTES: u64 = 256 * KIB;
+const BUFFER_BYTES: usize = 256 * KIB as usize;
+/// Up to here reading and writing takes less time than asking the kernel to copy, by pipes.
+const SMALL_BYTES: u64 = 64 * KIB;
 /// Unit of `st_blocks`, whatever the file system's block size.
 const STAT_BLOCK_BYTES: u64 = 512;
 
@@ -100,6 +104,8 @@ pub(crate) fn copy(pair: Pair<'_>, ways: &Ways, control: &Control) -> Result<(),
     }
     let sparse = pair.blocks.saturating_mul(STAT_BLOCK_BYTES) < pair.size;
     let mut at = 0;
+    // How far the copy reaches by itself.
+    let mut written = 0;
     while at < pair.size {
         let (start, end) = if sparse {
             next_data(pair, at)?
@@ -107,10 +113,16 @@ pub(crate) fn copy(pair: Pair<'_>, ways: &Ways, control: &Control) -> Result<(),
             (at, pair.size)
         };
         control.add_bytes(start - at);
-        if start < end && !copy_span(pair, start, end, ways, control)? {
-            break;
+        if start < end {
+            if !copy_span(pair, start, end, ways, control)? {
+                break;
+            }
+            written = end;
         }
         at = end;
+    }
+    if written == pair.size {
+        return Ok(());
     }
     ftruncate(pair.to, pair.size).map_err(|errno| VolumeError::os("set file size", errno))
 }
@@ -156,6 +168,9 @@ fn copy_span(
     ways: &Ways,
     control: &Control,
 ) -> Result<bool, VolumeError> {
+    if end - start <= SMALL_BYTES {
+        return read_and_write(pair, start, end, control);
+    }
     let mut at = start;
     while at < end && !ways.no_range.load(Ordering::Relaxed) {
         control.check()?;
@@ -187,33 +202,35 @@ fn copy_span(
     read_and_write(pair, at, end, control)
 }
 
+thread_local! {
+    /// What lies between reading and writing; made by the first file that needs it.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 fn read_and_write(
     pair: Pair<'_>,
     start: u64,
     end: u64,
     control: &Control,
 ) -> Result<bool, VolumeError> {
-    if start == end {
-        return Ok(true);
-    }
-    let length = usize::try_from((end - start).min(BUFFER_BYTES)).unwrap_or(usize::MAX);
-    let mut buffer = vec![0; length];
-    let mut at = start;
-    while at < end {
-        control.check()?;
-        let want = usize::try_from(end - at)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        let got = pread(pair.from, &mut buffer[..want], at)
-            .map_err(|errno| VolumeError::os("read file", errno))?;
-        if got == 0 {
-            return Ok(false);
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(BUFFER_BYTES, 0);
+        let mut at = start;
+        while at < end {
+            control.check()?;
+            let want = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let want = want.min(buffer.len());
+            let got = pread(pair.from, &mut buffer[..want], at)
+                .map_err(|errno| VolumeError::os("read file", errno))?;
+            if got == 0 {
+                return Ok(false);
+            }
+            write_all(pair, &buffer[..got], at)?;
+            at += got as u64;
+            control.add_bytes(got as u64);
         }
-        write_all(pair, &buffer[..got], at)?;
-        at += got as u64;
-        control.add_bytes(got as u64);
-    }
-    Ok(true)
+        Ok(true)
+    })
 }
 
 fn write_all(pair: Pair<'_>, bytes: &[u8], at: u64) -> Result<(), VolumeError> {

@@ -20,6 +20,8 @@ const XATTR_BYTES_MAX: usize = 64 * 1024;
 /// Set-user and set-group bits.
 const SET_ID_BITS: u32 = 0o6000;
 const PERMISSION_BITS: u32 = 0o7777;
+const ACCESS_BITS: u32 = 0o777;
+const OWNER_BITS: u32 = 0o600;
 
 /// Mode, times, owner and attributes.
 #[derive(Debug, Default)]
@@ -51,9 +53,15 @@ impl Facts {
         })
     }
 
-    /// Gives the facts to a copy, which must have got its content before.
+    /// What a copy is created with, so that it most often need not be changed: never less than
+    /// its owner needs to fill it, no set-user or set-group bits.
+    pub(crate) fn mode_at_first(&self) -> u32 {
+        (self.mode & ACCESS_BITS) | OWNER_BITS
+    }
+
+    /// Gives the facts to a directory, whose content must have been copied before.
     pub(crate) fn apply(&self, copy: impl AsFd) -> Result<(), VolumeError> {
-        self.apply_as(copy.as_fd(), self.mode)
+        self.apply_as(copy.as_fd(), Some(self.mode))
     }
 
     /// As [`Self::apply`], for files: the right to act as the owner does not go to a new owner.
@@ -66,10 +74,11 @@ impl Facts {
         } else {
             self.mode & !SET_ID_BITS
         };
-        self.apply_as(copy, mode)
+        let has_it = self.xattrs.is_empty() && stat.st_mode & PERMISSION_BITS == mode;
+        self.apply_as(copy, (!has_it).then_some(mode))
     }
 
-    fn apply_as(&self, copy: impl AsFd, mode: u32) -> Result<(), VolumeError> {
+    fn apply_as(&self, copy: impl AsFd, mode: Option<u32>) -> Result<(), VolumeError> {
         let copy = copy.as_fd();
         for (name, value) in &self.xattrs {
             match fsetxattr(copy, name.as_c_str(), value, XattrFlags::empty()) {
@@ -77,7 +86,10 @@ impl Facts {
                 Err(errno) => return Err(VolumeError::os("set attribute", errno)),
             }
         }
-        fchmod(copy, Mode::from_raw_mode(mode)).map_err(|errno| VolumeError::os("chmod", errno))?;
+        if let Some(mode) = mode {
+            fchmod(copy, Mode::from_raw_mode(mode))
+                .map_err(|errno| VolumeError::os("chmod", errno))?;
+        }
         let Some(times) = &self.times else {
             return Ok(());
         };
