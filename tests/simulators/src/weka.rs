@@ -20,6 +20,8 @@ use crate::{Reply, Request, Route, Running, Simulator, Vendor, disk};
 pub const USER: &str = "admin";
 /// Its password.
 pub const PASSWORD: &str = "weka-1!";
+/// Its password as long as nobody has changed it; the old client cannot use another one.
+pub const FIRST_PASSWORD: &str = "admin";
 /// Its organization.
 pub const ORGANIZATION: &str = "Root";
 /// The one file system.
@@ -33,6 +35,7 @@ const NAME_BYTES_MAX: usize = 32;
 /// See the module.
 pub struct Weka {
     dir: PathBuf,
+    password: &'static str,
     state: Mutex<State>,
 }
 
@@ -98,7 +101,16 @@ impl Weka {
         };
         Self {
             dir: dir.to_owned(),
+            password: PASSWORD,
             state: Mutex::new(state),
+        }
+    }
+
+    /// As [`Self::new`], with [`FIRST_PASSWORD`].
+    pub fn untouched(dir: &Path) -> Self {
+        Self {
+            password: FIRST_PASSWORD,
+            ..Self::new(dir)
         }
     }
 
@@ -166,7 +178,7 @@ impl Weka {
     fn tokens(&self, told: &Value) -> Result<Value, String> {
         let org = told["org"].as_str().unwrap_or(ORGANIZATION);
         if told["username"] != USER
-            || told["password"] != PASSWORD
+            || told["password"] != self.password
             || !org.eq_ignore_ascii_case(ORGANIZATION)
         {
             return Err("Invalid credentials".to_owned());

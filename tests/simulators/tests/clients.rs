@@ -100,7 +100,8 @@ fn vastpy_is_content() {
 
 #[test]
 fn wekalib_is_content() {
-    prove("wekalib", weka::Weka::new, weka::USER, weka::PASSWORD);
+    let new = weka::Weka::untouched;
+    prove("wekalib", new, weka::USER, weka::FIRST_PASSWORD);
 }
 
 #[test]
