@@ -348,7 +348,13 @@ impl Connection {
 
     fn fill(&mut self) -> io::Result<usize> {
         let mut chunk = [0; 64 * 1024];
-        let n = self.stream.read(&mut chunk)?;
+        let n = loop {
+            match self.stream.read(&mut chunk) {
+                // A read with a time limit is not begun again by itself after a stop: signal(7).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.buffer.extend_from_slice(&chunk[..n]);
         Ok(n)
     }
