@@ -58,8 +58,10 @@ up() {
     done
     if [ "$(cat "$dir/spool/up" 2>/dev/null)" != 0 ]; then
         tail -n 20 "$dir/console" "$dir/spool/up.out" >&2 || true
+        local last
+        last=$(cat "$dir/console" "$dir/spool/up.out" 2>/dev/null | grep . | tail -n 1 || true)
         down
-        refuse "the guest did not mount $kind"
+        refuse "the guest did not mount $kind: ${last:-it said nothing}"
     fi
     echo "/mnt/$kind"
 }
