@@ -27,7 +27,7 @@ use crate::control::Control;
 use crate::error::VolumeError;
 use crate::limits::Limits;
 use crate::restore;
-use crate::snapshot::{Snapshot, SnapshotName, Unit};
+use crate::snapshot::{self, Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::tree::Tree;
 use crate::vendor::Cause;
@@ -47,7 +47,6 @@ const PREFIX: &str = "proxy-";
 const SNAPSHOTS_DIR: &str = DOT_SNAPSHOTS;
 /// How long a fileset that was linked may take to be seen on the mount.
 const SEEN_WAIT: Duration = Duration::from_secs(30);
-const SECOND_NS: i128 = 1_000_000_000;
 
 /// See the module.
 pub struct Gpfs {
@@ -152,7 +151,7 @@ impl Gpfs {
     async fn own(&self, vfid: VFolderId) -> Result<Vec<(String, Snapshot)>, VolumeError> {
         let names = self.scale.snapshots(&self.kept_in(vfid)?).await?;
         let own = names.into_iter().filter_map(|name| {
-            let snapshot = read(vfid, &name)?;
+            let snapshot = snapshot::noted(PREFIX, vfid, &name)?;
             Some((name, snapshot))
         });
         let mut own: Vec<_> = own.collect();
@@ -168,31 +167,6 @@ fn absolute(path: &Path) -> String {
         |_| path.display().to_string(),
         |path| path.display().to_string(),
     )
-}
-
-/// `proxy-<folder>-<seconds when made>-<seconds when it ends, or 0>-<our name>`.
-fn vendor_name(vfid: VFolderId, made: Stamp, name: &SnapshotName, ends: Option<Stamp>) -> String {
-    let (made, ends) = (made.unix_ns / SECOND_NS, ends.map_or(0, Stamp::seconds_up));
-    format!("{PREFIX}{}-{made}-{ends}-{name}", vfid.folder.simple())
-}
-
-fn read(vfid: VFolderId, vendor: &str) -> Option<Snapshot> {
-    let begin = format!("{PREFIX}{}-", vfid.folder.simple());
-    let mut parts = vendor.strip_prefix(&begin)?.splitn(3, '-');
-    let mut stamp = || {
-        let seconds: i128 = parts.next()?.parse().ok()?;
-        Some(Stamp {
-            unix_ns: seconds * SECOND_NS,
-        })
-    };
-    let (created, ends) = (stamp()?, stamp()?);
-    Some(Snapshot {
-        name: SnapshotName::parse(parts.next()?)?,
-        created,
-        expires: (ends.unix_ns != 0).then_some(ends),
-        unit: Unit::Scope,
-        used_bytes: None,
-    })
 }
 
 #[async_trait]
@@ -335,9 +309,9 @@ impl Backend for Gpfs {
         {
             return Err(VolumeError::SnapshotExists(name));
         }
-        let vendor = vendor_name(vfid, Stamp::now(), &name, expires);
+        let vendor = snapshot::noted_name(PREFIX, vfid, Stamp::now(), &name, expires);
         self.scale.create_snapshot(&fileset, &vendor).await?;
-        read(vfid, &vendor).ok_or(VolumeError::SnapshotNotFound(name))
+        snapshot::noted(PREFIX, vfid, &vendor).ok_or(VolumeError::SnapshotNotFound(name))
     }
 
     async fn delete_snapshot(
@@ -385,6 +359,7 @@ impl Backend for Gpfs {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::snapshot::SECOND_NS;
 
     #[test]
     fn names_of_snapshots_say_whose_they_are_and_when() {
@@ -396,9 +371,9 @@ mod tests {
             unix_ns: seconds * SECOND_NS,
         };
         for (ends, text) in [(None, "0"), (Some(at(1_800_000_000)), "1800000000")] {
-            let vendor = vendor_name(vfid, at(1_700_000_000), &name, ends);
+            let vendor = snapshot::noted_name(PREFIX, vfid, at(1_700_000_000), &name, ends);
             assert_eq!(vendor, format!("proxy-{folder}-1700000000-{text}-a-1.b"));
-            let snapshot = read(vfid, &vendor).unwrap();
+            let snapshot = snapshot::noted(PREFIX, vfid, &vendor).unwrap();
             assert_eq!((&snapshot.name, snapshot.expires), (&name, ends));
             assert_eq!(snapshot.created, at(1_700_000_000));
         }
@@ -408,7 +383,10 @@ mod tests {
             &format!("proxy-{folder}-x-0-a"),
             "proxy-0-1-0-a",
         ] {
-            assert!(read(vfid, stranger).is_none(), "{stranger}");
+            assert!(
+                snapshot::noted(PREFIX, vfid, stranger).is_none(),
+                "{stranger}"
+            );
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::folder::Job;
 use crate::limits::Limits;
 use crate::outside::{Outside, ShareMount};
 use crate::restore;
-use crate::snapshot::{Snapshot, SnapshotName, Unit};
+use crate::snapshot::{self, Snapshot, SnapshotName};
 use crate::stamp::Stamp;
 use crate::tree::Tree;
 use crate::vendor::ledger::Ledger;
@@ -50,7 +50,6 @@ pub(crate) use shares::OPTIONS;
 const NOTE: &str = ".proxy-snapshot-";
 /// Shows snapshots, at the root of a share.
 const SNAPSHOTS_DIR: &str = DOT_SNAPSHOT;
-const SECOND_NS: i128 = 1_000_000_000;
 
 /// See the module.
 pub struct Hammerspace {
@@ -220,31 +219,6 @@ struct Kept {
     snapshot: Snapshot,
 }
 
-/// `.proxy-snapshot-<folder>-<seconds when made>-<seconds when it ends, or 0>-<our name>`.
-fn note_name(vfid: VFolderId, made: Stamp, name: &SnapshotName, ends: Option<Stamp>) -> String {
-    let (made, ends) = (made.unix_ns / SECOND_NS, ends.map_or(0, Stamp::seconds_up));
-    format!("{NOTE}{}-{made}-{ends}-{name}", vfid.folder.simple())
-}
-
-fn read(vfid: VFolderId, file: &str) -> Option<Snapshot> {
-    let begin = format!("{NOTE}{}-", vfid.folder.simple());
-    let mut parts = file.strip_prefix(&begin)?.splitn(3, '-');
-    let mut stamp = || {
-        let seconds: i128 = parts.next()?.parse().ok()?;
-        Some(Stamp {
-            unix_ns: seconds * SECOND_NS,
-        })
-    };
-    let (created, ends) = (stamp()?, stamp()?);
-    Some(Snapshot {
-        name: SnapshotName::parse(parts.next()?)?,
-        created,
-        expires: (ends.unix_ns != 0).then_some(ends),
-        unit: Unit::Scope,
-        used_bytes: None,
-    })
-}
-
 fn notes_of(root: &VolumeRoot, vfid: VFolderId) -> Result<Vec<(String, Snapshot)>, VolumeError> {
     let mut dir = root.open_scope(vfid.scope.as_ref())?;
     let mut notes = Vec::new();
@@ -253,7 +227,7 @@ fn notes_of(root: &VolumeRoot, vfid: VFolderId) -> Result<Vec<(String, Snapshot)
         let Some(file) = entry.name.to_str() else {
             continue;
         };
-        if let Some(snapshot) = read(vfid, file) {
+        if let Some(snapshot) = snapshot::noted(NOTE, vfid, file) {
             notes.push((file.to_owned(), snapshot));
         }
     }
@@ -399,7 +373,7 @@ impl Backend for Hammerspace {
         if own.iter().any(|kept| kept.snapshot.name == name) {
             return Err(VolumeError::SnapshotExists(name));
         }
-        let file = note_name(vfid, Stamp::now(), &name, expires);
+        let file = snapshot::noted_name(NOTE, vfid, Stamp::now(), &name, expires);
         let share = scope.dir_name();
         let vendor = self.shares.create_snapshot(&share).await?;
         if let Err(error) = write_note(&tree, scope, &file, vendor.clone()).await {
@@ -407,7 +381,7 @@ impl Backend for Hammerspace {
             self.shares.delete_snapshot(&share, &vendor).await?;
             return Err(error);
         }
-        read(vfid, &file).ok_or(VolumeError::SnapshotNotFound(name))
+        snapshot::noted(NOTE, vfid, &file).ok_or(VolumeError::SnapshotNotFound(name))
     }
 
     async fn delete_snapshot(

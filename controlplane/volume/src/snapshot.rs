@@ -14,7 +14,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proxy_core::id::VFolderId;
+
 use crate::stamp::Stamp;
+
+pub(crate) const SECOND_NS: i128 = 1_000_000_000;
 
 /// Longest name; several vendors put prefixes before it, within 64 characters.
 const NAME_BYTES_MAX: usize = 40;
@@ -125,6 +129,39 @@ impl Retention {
         let stale = gone.into_iter().chain(left.into_iter().take(surplus));
         stale.map(|snapshot| snapshot.name.clone()).collect()
     }
+}
+
+/// How a snapshot is noted in a name where the storage system keeps nothing about it:
+/// `<prefix><folder>-<seconds when made>-<seconds when it ends, or 0>-<our name>`.
+pub(crate) fn noted_name(
+    prefix: &str,
+    vfid: VFolderId,
+    made: Stamp,
+    name: &SnapshotName,
+    ends: Option<Stamp>,
+) -> String {
+    let (made, ends) = (made.unix_ns / SECOND_NS, ends.map_or(0, Stamp::seconds_up));
+    format!("{prefix}{}-{made}-{ends}-{name}", vfid.folder.simple())
+}
+
+/// What a name by [`noted_name`] says; `None` when it is none, or another vfolder's.
+pub(crate) fn noted(prefix: &str, vfid: VFolderId, noted: &str) -> Option<Snapshot> {
+    let begin = format!("{prefix}{}-", vfid.folder.simple());
+    let mut parts = noted.strip_prefix(&begin)?.splitn(3, '-');
+    let mut stamp = || {
+        let seconds: i128 = parts.next()?.parse().ok()?;
+        Some(Stamp {
+            unix_ns: seconds * SECOND_NS,
+        })
+    };
+    let (created, ends) = (stamp()?, stamp()?);
+    Some(Snapshot {
+        name: SnapshotName::parse(parts.next()?)?,
+        created,
+        expires: (ends.unix_ns != 0).then_some(ends),
+        unit: Unit::Scope,
+        used_bytes: None,
+    })
 }
 
 #[cfg(test)]
